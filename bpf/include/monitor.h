@@ -1,0 +1,90 @@
+/* What every monitor needs: kernel types, the ring buffer, counters, and the
+ * process that owns an event. A monitor includes this file first.
+ */
+#pragma once
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* Some helpers are for GPL-compatible programs only. */
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Read by the runtime; it may be made larger or smaller before loading.
+ * 16 MiB hold about 90,000 events.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 * 1024 * 1024);
+} events SEC(".maps");
+
+/* One row of counters a CPU. The names and meanings are those of
+ * internal/bpf/counters.go; keep the order the same.
+ */
+enum counter {
+	COUNTER_SEEN,             /* events that there should be */
+	COUNTER_RING_BUFFER_FULL, /* not recorded: the reader is too slow */
+	COUNTER_MAP_FULL,         /* not recorded: more sockets at once than the map holds */
+	COUNTER_FILTERED,         /* left out by a documented rule */
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+static __always_inline void count(u32 counter)
+{
+	u64 *n = bpf_map_lookup_elem(&counters, &counter);
+
+	/* An interrupt on this CPU may count as well, so add atomically. */
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* Counts the event as seen and makes room for it. NULL: the ring buffer is
+ * full and the loss is counted.
+ */
+static __always_inline void *reserve(u64 size)
+{
+	void *room = bpf_ringbuf_reserve(&events, size, 0);
+
+	count(COUNTER_SEEN);
+	if (!room)
+		count(COUNTER_RING_BUFFER_FULL);
+	return room;
+}
+
+/* Waking the reader costs more than an event, so it is woken only when there
+ * is much to read; it looks by itself several times a second.
+ */
+#define WAKE_UP_BYTES (256 * 1024)
+
+static __always_inline void submit(void *room)
+{
+	u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+
+	bpf_ringbuf_submit(room, waiting >= WAKE_UP_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* A process, as seen from the host. */
+struct owner {
+	u64 cgroup_id;
+	u32 pid;
+	u32 uid;
+	char command[16];
+};
+
+/* Only for hooks that run in the process's own context, never in softirq. */
+static __always_inline void owner_is_current(struct owner *owner)
+{
+	owner->pid = bpf_get_current_pid_tgid() >> 32;
+	owner->uid = bpf_get_current_uid_gid();
+	owner->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(owner->command, sizeof(owner->command));
+}

@@ -1,0 +1,85 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Hook is one eBPF program of a monitor and where it is attached.
+type Hook struct {
+	Name     string // of the eBPF program
+	Kind     string // "tp_btf", "tracepoint", "cgroup"
+	Target   string // what it is attached to
+	Optional bool
+	Attached bool
+	Err      error // why it is not attached
+	Runs     uint64
+	NsPerRun float64 // by the kernel's run statistics, 0 before the first sample
+
+	program *ebpf.Program
+	link    link.Link
+}
+
+// newHook reads where a program belongs from its section: "tp_btf/NAME",
+// "tracepoint/CATEGORY/NAME", "cgroup/NAME".
+func newHook(spec *ebpf.ProgramSpec, optional bool) *Hook {
+	kind, target, _ := strings.Cut(spec.SectionName, "/")
+	return &Hook{Name: spec.Name, Kind: kind, Target: target, Optional: optional}
+}
+
+// available tells whether this kernel has what the hook is attached to.
+func (h *Hook) available() error {
+	switch h.Kind {
+	case "tp_btf":
+		kernel, err := btf.LoadKernelSpec()
+		if err != nil {
+			return fmt.Errorf("read the kernel's BTF: %w (needs a kernel with CONFIG_DEBUG_INFO_BTF)", err)
+		}
+		var tracepoint *btf.Typedef
+		if err := kernel.TypeByName("btf_trace_"+h.Target, &tracepoint); err != nil {
+			return fmt.Errorf("this kernel has no tracepoint %s", h.Target)
+		}
+	case "tracepoint":
+		return mountTracefs()
+	case "cgroup":
+		if cgroupRoot() == "" {
+			return errors.New("no cgroup2 file system is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
+		}
+	}
+	return nil
+}
+
+func (h *Hook) attach() (err error) {
+	switch h.Kind {
+	case "tp_btf":
+		h.link, err = link.AttachTracing(link.TracingOptions{Program: h.program})
+	case "tracepoint":
+		category, name, _ := strings.Cut(h.Target, "/")
+		h.link, err = link.Tracepoint(category, name, h.program, nil)
+	case "cgroup":
+		h.link, err = link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot(), Attach: cgroupAttachTypes[h.Target], Program: h.program})
+	default:
+		return fmt.Errorf("section %s/%s is of no kind that the runtime attaches", h.Kind, h.Target)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w (this kernel has no %s %s)", err, h.Kind, h.Target)
+	}
+	h.Attached = err == nil
+	return err
+}
+
+var cgroupAttachTypes = map[string]ebpf.AttachType{
+	"connect4":     ebpf.AttachCGroupInet4Connect,
+	"connect6":     ebpf.AttachCGroupInet6Connect,
+	"sock_release": ebpf.AttachCgroupInetSockRelease,
+}

@@ -1,0 +1,211 @@
+// Package bpftest runs monitors for tests: on this machine's kernel, as root,
+// with traffic in network namespaces that the test makes.
+package bpftest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// RequireRoot skips the test for ordinary users and says so. As root nothing
+// is skipped: what this kernel lacks is then a failure.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads eBPF programs and makes network namespaces")
+	}
+}
+
+// Recorder is a sink that keeps everything.
+type Recorder struct {
+	mu     sync.Mutex
+	rows   []event.Row
+	lost   map[string]int64
+	drain  func(context.Context) error
+	status func() bpf.Status
+}
+
+// Append implements bpf.Sink.
+func (r *Recorder) Append(b *event.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range b.Len() {
+		r.rows = append(r.rows, event.Row{Batch: b, Index: i})
+	}
+}
+
+// Lost implements bpf.Sink.
+func (r *Recorder) Lost(_, place string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost[place] += n
+}
+
+// Start runs a monitor until the test ends.
+func Start(t testing.TB, m *bpf.Monitor) *Recorder {
+	t.Helper()
+	RequireRoot(t)
+	host, err := bpf.NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Recorder{lost: map[string]int64{}}
+	program, err := bpf.Start(m, host, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.drain, r.status = program.Drain, program.Status
+	t.Cleanup(func() {
+		if err := program.Stop(context.Background()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	return r
+}
+
+// Status returns the monitor's status.
+func (r *Recorder) Status() bpf.Status { return r.status() }
+
+// Event is one event as a person reads it: the printed values by column.
+type Event map[string]string
+
+// Events returns what was recorded in a network namespace so far.
+func (r *Recorder) Events(t testing.TB, ns *NetNS) []Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := r.drain(ctx); err != nil {
+		t.Fatalf("drain: %v", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []Event
+	for _, row := range r.rows {
+		e := Event{}
+		for i, column := range row.Batch.Type.Columns {
+			if text, ok := row.AppendText(nil, i); ok {
+				e[column.Name] = string(text)
+			}
+		}
+		if e["netns"] == ns.Inode {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// WaitFor returns the events of the namespace that match, once there are n.
+func (r *Recorder) WaitFor(t testing.TB, ns *NetNS, n int, match Event) []Event {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		all := r.Events(t, ns)
+		var found []Event
+		for _, e := range all {
+			if e.matches(match) {
+				found = append(found, e)
+			}
+		}
+		if len(found) == n {
+			return found
+		}
+		if time.Now().After(deadline) || len(found) > n {
+			t.Fatalf("%d events match %v, want %d; all:\n%s", len(found), match, n, show(all))
+		}
+	}
+}
+
+// LostEvents returns how many events were lost, by place.
+func (r *Recorder) LostEvents() map[string]int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+func (e Event) matches(want Event) bool {
+	for name, value := range want {
+		if e[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
+func show(events []Event) string {
+	var text strings.Builder
+	for _, e := range events {
+		fmt.Fprintln(&text, e)
+	}
+	return text.String()
+}
+
+// NetNS is a network namespace of the test's own, with loopback up.
+type NetNS struct {
+	Name  string
+	Inode string
+}
+
+// NewNetNS makes a network namespace that is gone after the test.
+func NewNetNS(t testing.TB, name string) *NetNS {
+	t.Helper()
+	RequireRoot(t)
+	ns := &NetNS{Name: fmt.Sprintf("ebpfsrv-%s-%d", name, os.Getpid())}
+	Run(t, "ip", "netns", "add", ns.Name)
+	t.Cleanup(func() { Run(t, "ip", "netns", "del", ns.Name) })
+	ns.Run(t, "ip", "link", "set", "lo", "up")
+	link := ns.Run(t, "readlink", "/proc/self/ns/net")
+	ns.Inode = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(link), "net:["), "]")
+	return ns
+}
+
+// Run runs a command in the namespace and returns its output.
+func (ns *NetNS) Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	return Run(t, "ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)
+}
+
+// Do calls f on a thread that is in the namespace; sockets opened there belong
+// to it for good.
+func (ns *NetNS) Do(t testing.TB, f func()) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked: it ends with the goroutine, and nobody
+		// else finds itself in this namespace.
+		runtime.LockOSThread()
+		handle, err := netns.GetFromName(ns.Name)
+		if err == nil {
+			err = netns.Set(handle)
+			handle.Close()
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatalf("enter network namespace %s: %v", ns.Name, err)
+	}
+}
+
+// Run runs a command and returns its output; a failure ends the test.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}

@@ -1,0 +1,56 @@
+package bpf
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// Counters of a monitor. All but the last are kept by its eBPF side, in the
+// order of enum counter in bpf/include/monitor.h.
+const (
+	counterSeen = iota
+	counterRingBufferFull
+	counterMapFull
+	counterFiltered
+	counterSkipped // kept by the kernel, see LostSkipped
+	countersLen
+)
+
+// Places where an event can be lost before it reaches the Sink.
+const (
+	LostRingBufferFull = "ring_buffer_full" // the reader was too slow
+	LostMapFull        = "map_full"         // more sockets at once than the map holds
+	LostDecodeFailed   = "decode_failed"    // a record that this program cannot read
+	// The kernel skips an eBPF program that is interrupted on its CPU by
+	// something that would run it again ("recursion misses"). Not every run
+	// would have made an event, so this is an upper bound.
+	LostSkipped = "program_skipped"
+)
+
+type counters [countersLen]uint64
+
+// readCounters adds the counters of all CPUs and hooks.
+func readCounters(m *ebpf.Map, hooks []*Hook) (counters, error) {
+	var sum counters
+	var perCPU []uint64
+	for i := range counterSkipped {
+		if err := m.Lookup(uint32(i), &perCPU); err != nil {
+			return sum, fmt.Errorf("read counter %d: %w", i, err)
+		}
+		for _, n := range perCPU {
+			sum[i] += n
+		}
+	}
+	for _, hook := range hooks {
+		if !hook.Attached {
+			continue
+		}
+		stats, err := hook.program.Stats()
+		if err != nil {
+			return sum, fmt.Errorf("read statistics of %s: %w", hook.Name, err)
+		}
+		sum[counterSkipped] += stats.RecursionMisses
+	}
+	return sum, nil
+}

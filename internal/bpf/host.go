@@ -1,0 +1,144 @@
+package bpf
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// Host is what the decoders ask about this machine.
+type Host struct {
+	Boot    string // scope of connection ids: the first 8 digits of the boot id
+	BootID  string // the kernel's boot id
+	Kernel  string // release, as by uname -r
+	Name    string // host name
+	Clock   *Clock
+	Cgroups *Cgroups
+	Symbols *Symbols
+}
+
+// NewHost reads the facts that do not change while the machine runs.
+func NewHost() (*Host, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	boot := strings.TrimSpace(string(raw))
+	if len(boot) < 8 {
+		return nil, fmt.Errorf("read boot id: %q is too short", boot)
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return nil, fmt.Errorf("read kernel release: %w", err)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("read host name: %w", err)
+	}
+	return &Host{
+		Boot:    boot[:8],
+		BootID:  boot,
+		Kernel:  unix.ByteSliceToString(uts.Release[:]),
+		Name:    name,
+		Clock:   NewClock(),
+		Cgroups: NewCgroups(cgroupRoot()),
+		Symbols: NewSymbols("/proc/kallsyms"),
+	}, nil
+}
+
+// EnumNames returns the values of an enum of the running kernel by its BTF.
+func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's BTF: %w", err)
+	}
+	var found *btf.Enum
+	if err := kernel.TypeByName(enum, &found); err != nil {
+		return nil, fmt.Errorf("find enum %s in the kernel's BTF: %w", enum, err)
+	}
+	names := make(map[uint64]string, len(found.Values))
+	for _, v := range found.Values {
+		names[v.Value] = v.Name
+	}
+	return names, nil
+}
+
+// mountPoint returns where a file system of this type is mounted, or "".
+func mountPoint(fsType string) string {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return ""
+	}
+	defer mounts.Close()
+	lines := bufio.NewScanner(mounts)
+	for lines.Scan() {
+		// ... ID ID MAJ:MIN ROOT POINT OPTIONS [FIELDS] - TYPE SOURCE OPTIONS
+		before, after, ok := bytes.Cut(lines.Bytes(), []byte(" - "))
+		fields := bytes.Fields(before)
+		if ok && len(fields) > 4 && bytes.HasPrefix(after, []byte(fsType+" ")) {
+			return string(fields[4])
+		}
+	}
+	return ""
+}
+
+func cgroupRoot() string { return mountPoint("cgroup2") }
+
+// mountTracefs makes sure that tracepoints can be found by name. Systems with
+// systemd have tracefs; small ones often do not.
+func mountTracefs() error {
+	if mountPoint("tracefs") != "" || mountPoint("debugfs") != "" {
+		return nil
+	}
+	const point = "/sys/kernel/tracing"
+	if err := unix.Mount("nodev", point, "tracefs", 0, ""); err != nil {
+		return fmt.Errorf("mount tracefs: %w (tracepoints need it: mount -t tracefs nodev %s)", err, point)
+	}
+	return nil
+}
+
+// CheckPrivileges returns an error that says what to do when this process may
+// not load eBPF programs.
+func CheckPrivileges() error {
+	status, err := os.Open("/proc/self/status")
+	if err != nil {
+		return fmt.Errorf("read own capabilities: %w", err)
+	}
+	defer status.Close()
+	effective, err := capabilities(status)
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, need := range []struct {
+		name string
+		bit  int
+	}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
+		if effective&(1<<need.bit|1<<unix.CAP_SYS_ADMIN) == 0 {
+			missing = append(missing, need.name)
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("not permitted to load eBPF programs: start as root (sudo), or give it %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func capabilities(status io.Reader) (uint64, error) {
+	lines := bufio.NewScanner(status)
+	for lines.Scan() {
+		if set, ok := strings.CutPrefix(lines.Text(), "CapEff:"); ok {
+			var bits uint64
+			_, err := fmt.Sscanf(strings.TrimSpace(set), "%x", &bits)
+			return bits, err
+		}
+	}
+	return 0, errors.New("read own capabilities: no CapEff in /proc/self/status")
+}

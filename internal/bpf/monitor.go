@@ -1,0 +1,53 @@
+// Package bpf runs monitors: it loads their eBPF programs, attaches them,
+// reads the ring buffer, decodes it into batches of events and counts what was
+// lost on the way. What a monitor is, is data: see Monitor. How one is added is
+// in docs/program-development.md.
+//
+// The life of a monitor:
+//
+//  1. Start reads its eBPF object, leaves out optional hooks that this kernel
+//     lacks, sets constants (Prepare), loads and attaches.
+//  2. One goroutine reads the ring buffer and hands batches to the Sink.
+//  3. Drain hands over what is in the ring buffer at that moment.
+//  4. Stop detaches, hands over the rest and frees everything.
+package bpf
+
+import (
+	"github.com/cilium/ebpf"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// Monitor declares one monitor. Its eBPF object includes bpf/include/monitor.h
+// and so has the maps "events" and "counters".
+type Monitor struct {
+	// Type declares the events: name, columns, descriptions.
+	Type *event.Type
+	// Enabled says whether it runs when the configuration does not say.
+	Enabled bool
+	// Needs says, for people, what the kernel must have.
+	Needs string
+	// Load returns the eBPF object; bpf2go generates the function.
+	Load func() (*ebpf.CollectionSpec, error)
+	// Optional names eBPF programs that the monitor can do without, and the
+	// feature that is missing then. A hook that is not here is required.
+	Optional map[string]string
+	// Prepare sets constants of the object for this host; may be nil.
+	Prepare func(*ebpf.CollectionSpec, *Host) error
+	// NewDecoder returns what turns records into events.
+	NewDecoder func(*Host) Decoder
+}
+
+// Decoder turns one record of the ring buffer into one event of the batch.
+// On an error the batch must be as before. It is called by one goroutine.
+type Decoder interface {
+	Decode(record []byte, to *event.Batch) error
+}
+
+// Sink takes what the monitors record.
+type Sink interface {
+	// Append takes over the batch; it must not block for long.
+	Append(*event.Batch)
+	// Lost counts events of a type that were lost since the last call.
+	Lost(typeName, place string, n int64)
+}

@@ -1,0 +1,271 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+const (
+	// readEvery is how long an event may wait in the ring buffer when nothing
+	// wakes the reader. Drain does not wait for it.
+	readEvery = 100 * time.Millisecond
+	// batchRows is when a batch is handed over without waiting for more.
+	batchRows = 8192
+	// countEvery is how often the counters are read while events come in.
+	countEvery = time.Second
+)
+
+// Program is a monitor that runs.
+type Program struct {
+	Monitor *Monitor
+
+	hooks      []*Hook
+	collection *ebpf.Collection
+	reader     *ringbuf.Reader
+	decoder    Decoder
+	host       *Host
+	sink       Sink
+	log        *slog.Logger
+
+	events       atomic.Int64 // handed to the sink
+	decodeFailed atomic.Int64
+	reported     counters // what the sink was told; only the reading goroutine and, after it, Stop
+	done         chan struct{}
+
+	mu       sync.Mutex // guards what follows
+	draining []chan struct{}
+	now      counters
+}
+
+// Start loads and attaches a monitor and begins to read. On an error nothing
+// stays behind; the error names the hook and what it needs.
+func Start(m *Monitor, host *Host, sink Sink, log *slog.Logger) (*Program, error) {
+	p := &Program{Monitor: m, host: host, sink: sink, log: log.With("program", m.Type.Name), done: make(chan struct{})}
+	if err := p.load(); err != nil {
+		p.free()
+		return nil, fmt.Errorf("load %s: %w", m.Type.Name, err)
+	}
+	if err := p.attach(); err != nil {
+		p.free()
+		return nil, fmt.Errorf("attach %s: %w", m.Type.Name, err)
+	}
+	go p.read()
+	return p, nil
+}
+
+func (p *Program) load() error {
+	spec, err := p.Monitor.Load()
+	if err != nil {
+		return fmt.Errorf("read eBPF object: %w", err)
+	}
+	for name, program := range spec.Programs {
+		_, optional := p.Monitor.Optional[name]
+		hook := newHook(program, optional)
+		p.hooks = append(p.hooks, hook)
+		if hook.Err = hook.available(); hook.Err == nil {
+			continue
+		}
+		if !optional {
+			return fmt.Errorf("hook %s: %w", name, hook.Err)
+		}
+		delete(spec.Programs, name)
+	}
+	slices.SortFunc(p.hooks, func(a, b *Hook) int { return strings.Compare(a.Name, b.Name) })
+	if p.Monitor.Prepare != nil {
+		if err := p.Monitor.Prepare(spec, p.host); err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
+	}
+	if p.collection, err = ebpf.NewCollection(spec); err != nil {
+		return explain(err)
+	}
+	for _, hook := range p.hooks {
+		hook.program = p.collection.Programs[hook.Name]
+	}
+	if p.reader, err = ringbuf.NewReader(p.collection.Maps["events"]); err != nil {
+		return fmt.Errorf("open ring buffer: %w", err)
+	}
+	p.decoder = p.Monitor.NewDecoder(p.host)
+	return nil
+}
+
+// explain keeps the verifier's log, which is the only way to know why a
+// program was refused, and says what to do about missing rights.
+func explain(err error) error {
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("the kernel refused the program: %+v", refused)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)
+	}
+	return err
+}
+
+func (p *Program) attach() error {
+	for _, hook := range p.hooks {
+		if hook.Err != nil {
+			p.log.Warn("optional hook is not available", "hook", hook.Name, "missing", p.Monitor.Optional[hook.Name], "error", hook.Err)
+			continue
+		}
+		if hook.Err = hook.attach(); hook.Err == nil {
+			continue
+		}
+		if !hook.Optional {
+			return fmt.Errorf("hook %s: %w", hook.Name, hook.Err)
+		}
+		p.log.Warn("optional hook cannot be attached", "hook", hook.Name, "missing", p.Monitor.Optional[hook.Name], "error", hook.Err)
+	}
+	return nil
+}
+
+// read runs until the reader is closed.
+func (p *Program) read() {
+	defer close(p.done)
+	var record ringbuf.Record
+	batch := event.NewBatch(p.Monitor.Type, 256)
+	counted := time.Now()
+	p.reader.SetDeadline(time.Now().Add(readEvery))
+	for {
+		err := p.reader.ReadInto(&record)
+		if err == nil {
+			p.decode(record.RawSample, batch)
+			if batch.Len() >= batchRows {
+				batch = p.hand(batch)
+			}
+			continue
+		}
+		batch = p.hand(batch)
+		if time.Since(counted) >= countEvery {
+			counted = time.Now()
+			p.count()
+		}
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			p.host.Clock.Follow()
+		case errors.Is(err, ringbuf.ErrFlushed):
+			p.count()
+			p.drained()
+		case errors.Is(err, ringbuf.ErrClosed):
+			return
+		default:
+			p.log.Error("read ring buffer", "error", err)
+			time.Sleep(readEvery)
+		}
+		p.reader.SetDeadline(time.Now().Add(readEvery))
+	}
+}
+
+func (p *Program) decode(record []byte, to *event.Batch) {
+	if err := p.decoder.Decode(record, to); err != nil {
+		if p.decodeFailed.Add(1) == 1 {
+			p.log.Error("decode record", "error", err)
+		}
+		p.sink.Lost(p.Monitor.Type.Name, LostDecodeFailed, 1)
+	}
+}
+
+// hand gives the batch to the sink, which owns it then, and returns a new one.
+func (p *Program) hand(batch *event.Batch) *event.Batch {
+	n := batch.Len()
+	if n == 0 {
+		return batch
+	}
+	p.sink.Append(batch)
+	p.events.Add(int64(n))
+	return event.NewBatch(p.Monitor.Type, min(n+n/4+16, batchRows))
+}
+
+// count reads the counters and tells the sink of new losses.
+func (p *Program) count() {
+	now, err := readCounters(p.collection.Maps["counters"], p.hooks)
+	if err != nil {
+		p.log.Error("count lost events", "error", err)
+		return
+	}
+	for counter, place := range map[int]string{counterRingBufferFull: LostRingBufferFull, counterMapFull: LostMapFull, counterSkipped: LostSkipped} {
+		if lost := now[counter] - p.reported[counter]; lost > 0 {
+			p.sink.Lost(p.Monitor.Type.Name, place, int64(lost))
+		}
+	}
+	p.reported = now
+	p.mu.Lock()
+	p.now = now
+	p.mu.Unlock()
+}
+
+// Drain returns when all events that were in the ring buffer before the call
+// are with the sink, or when the context ends.
+func (p *Program) Drain(ctx context.Context) error {
+	drained := make(chan struct{})
+	p.mu.Lock()
+	p.draining = append(p.draining, drained)
+	p.mu.Unlock()
+	if err := p.reader.Flush(); err != nil {
+		return fmt.Errorf("drain %s: %w", p.Monitor.Type.Name, err)
+	}
+	select {
+	case <-drained:
+		return nil
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Program) drained() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, waiting := range p.draining {
+		close(waiting)
+	}
+	p.draining = nil
+}
+
+// Stop detaches the monitor, hands over what is left and frees everything.
+func (p *Program) Stop(ctx context.Context) error {
+	for _, hook := range p.hooks {
+		hook.detach()
+	}
+	err := p.Drain(ctx)
+	if closing := p.reader.Close(); closing != nil {
+		err = errors.Join(err, fmt.Errorf("close ring buffer: %w", closing))
+	}
+	<-p.done
+	p.count()
+	p.free()
+	return err
+}
+
+func (h *Hook) detach() {
+	if h.link != nil {
+		_ = h.link.Close() // the kernel detaches when the last reference goes
+		h.link = nil
+	}
+}
+
+func (p *Program) free() {
+	for _, hook := range p.hooks {
+		hook.detach()
+	}
+	if p.reader != nil {
+		_ = p.reader.Close() // a second time after Stop, or before anything was read
+	}
+	if p.collection != nil {
+		p.collection.Close()
+	}
+}

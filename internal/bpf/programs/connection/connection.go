@@ -1,0 +1,53 @@
+// Package connection is the monitor of TCP connections and connected UDP
+// sockets. How it sees them is told in bpf/connection.c.
+package connection
+
+import "github.com/srodi/ebpf-server/internal/bpf"
+import "github.com/srodi/ebpf-server/internal/event"
+
+// Monitor declares the monitor.
+var Monitor = &bpf.Monitor{
+	Type:    Type,
+	Enabled: true,
+	Needs:   "Linux 5.8 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
+	Load:    loadConnection,
+	Optional: map[string]string{
+		connectionProgConnect4:       "udp_close",
+		connectionProgConnect6:       "udp_close",
+		connectionProgSockRelease:    "udp_close",
+		connectionProgSockSendLength: featureUDPBytes,
+		connectionProgSockRecvLength: featureUDPBytes,
+	},
+	Prepare:    prepare,
+	NewDecoder: newDecoder,
+}
+
+const featureUDPBytes = "udp_bytes"
+
+// Type declares the events: one when the outcome of a connection is known, and
+// one when it ends.
+var Type = event.MustType(event.Type{
+	Name:       "connection",
+	Collection: "connections",
+	Summary:    "TCP connections and connected UDP sockets: opened, failed and closed, with the process that owns them.",
+	Breakdown:  "state",
+	Top:        []string{"command", "destination_ip"},
+	Columns: []event.Column{
+		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
+		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},
+		{Name: "direction", Kind: event.KindString, Values: []string{"outbound", "inbound"}, Description: "Who opened it: this host (outbound) or the other side (inbound).", Example: "outbound"},
+		{Name: "protocol", Kind: event.KindString, Values: []string{"tcp", "udp"}, Description: "Protocol of the socket; udp is a connected UDP socket.", Example: "tcp"},
+		{Name: "source_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that opened it.", Example: "10.0.0.7"},
+		{Name: "source_port", Kind: event.KindInt, Description: "Port of the side that opened it.", Example: "49152"},
+		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that was connected to.", Example: "192.0.2.10"},
+		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Port of the side that was connected to.", Example: "443"},
+		{Name: "return_code", Kind: event.KindInt, Description: "0 or the negative errno of the outcome; on closed, of the end (a reset is -104). Absent on failed: the process gave up before there was an outcome.", Example: "-111"},
+		{Name: "error", Kind: event.KindString, Description: "Name of that errno.", Example: "ECONNREFUSED"},
+		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From established to closed; on closed.", Example: "1532000"},
+		{Name: "bytes_sent", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket sent, retransmissions not counted again; on closed.", Example: "512"},
+		{Name: "bytes_received", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket received; on closed.", Example: "20480"},
+		{Name: "retransmits", Kind: event.KindInt, Sum: true, Description: "Segments that were sent again; TCP, on closed.", Example: "0"},
+		{Name: "rtt_us", Kind: event.KindInt, Unit: "us", Description: "Smoothed round trip time at the end; TCP, on closed.", Example: "187"},
+		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing"}, Description: "How the owner is known: it connected, it accepted, it listened where nobody accepted, or it held the socket when the monitor started. Absent: not known.", Example: "connect"},
+	},
+})

@@ -1,0 +1,144 @@
+package connection
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// The numbers are those of the enums in bpf/connection.c.
+var (
+	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
+	directions   = [...]string{1: "outbound", 2: "inbound"}
+	attributions = [...]string{1: "connect", 2: "accept", 3: "listener"}
+)
+
+const (
+	knownCode = 1 << iota
+	knownDuration
+	knownBytes
+	knownTCP
+)
+
+// attemptShift is where the attempt stands in the number of a connection id:
+// above the cookie, which counts the sockets since boot.
+const attemptShift = 40
+
+// noCookie marks ids made from the time, for sockets that have no cookie: a
+// connect that fails before the cgroup hook gives one. Such an attempt is one
+// event only, so nothing has to be joined.
+const noCookie = 1 << 63
+
+var columns = struct {
+	id, state, direction, protocol, sourceIP, sourcePort, destinationIP, destinationPort, returnCode, err,
+	duration, sent, received, retransmits, rtt, attribution int
+}{
+	Type.MustColumn("connection_id"), Type.MustColumn("state"), Type.MustColumn("direction"), Type.MustColumn("protocol"),
+	Type.MustColumn("source_ip"), Type.MustColumn("source_port"), Type.MustColumn("destination_ip"), Type.MustColumn("destination_port"),
+	Type.MustColumn("return_code"), Type.MustColumn("error"),
+	Type.MustColumn("duration_ns"), Type.MustColumn("bytes_sent"), Type.MustColumn("bytes_received"), Type.MustColumn("retransmits"), Type.MustColumn("rtt_us"),
+	Type.MustColumn("attribution"),
+}
+
+// prepare tells the object whether the bytes of UDP sockets are counted.
+func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
+	_, sends := spec.Programs[connectionProgSockSendLength]
+	_, receives := spec.Programs[connectionProgSockRecvLength]
+	return spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives)
+}
+
+type decoder struct{ host *bpf.Host }
+
+func newDecoder(host *bpf.Host) bpf.Decoder { return &decoder{host} }
+
+// Decode implements bpf.Decoder.
+func (d *decoder) Decode(record []byte, b *event.Batch) error {
+	if len(record) < int(unsafe.Sizeof(connectionConnectionEvent{})) {
+		return fmt.Errorf("record of %d bytes is too short", len(record))
+	}
+	// The layout comes from the object's BTF; the reader's buffer is aligned.
+	e := (*connectionConnectionEvent)(unsafe.Pointer(unsafe.SliceData(record)))
+	if int(e.State) >= len(states) || int(e.Direction) >= len(directions) || int(e.Attribution) >= len(attributions) {
+		return fmt.Errorf("record with state %d, direction %d, attribution %d", e.State, e.Direction, e.Attribution)
+	}
+	b.Append(d.host.Clock.Wall(e.TimeNs))
+	d.owner(e, b)
+	b.SetInt(event.NetNS, int64(e.Netns))
+	number := e.Cookie | uint64(e.Attempt)<<attemptShift
+	if e.Cookie == 0 {
+		number = noCookie | e.TimeNs
+	}
+	b.SetID(columns.id, d.host.Boot, int64(number))
+	b.SetString(columns.state, states[e.State])
+	b.SetString(columns.direction, directions[e.Direction])
+	protocol := "tcp"
+	if e.Protocol == unix.IPPROTO_UDP {
+		protocol = "udp"
+	}
+	b.SetString(columns.protocol, protocol)
+	endpoints(e, b)
+	if e.Known&knownCode != 0 {
+		b.SetInt(columns.returnCode, int64(e.ReturnCode))
+		if e.ReturnCode < 0 {
+			b.SetString(columns.err, unix.ErrnoName(unix.Errno(-e.ReturnCode)))
+		}
+	}
+	if e.Known&knownDuration != 0 {
+		b.SetInt(columns.duration, int64(e.DurationNs))
+	}
+	if e.Known&knownBytes != 0 {
+		b.SetInt(columns.sent, int64(e.BytesSent))
+		b.SetInt(columns.received, int64(e.BytesReceived))
+	}
+	if e.Known&knownTCP != 0 {
+		b.SetInt(columns.retransmits, int64(e.Retransmits))
+		b.SetInt(columns.rtt, int64(e.RttUs))
+	}
+	return nil
+}
+
+func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
+	if e.Attribution == 0 {
+		return
+	}
+	b.SetString(columns.attribution, attributions[e.Attribution])
+	b.SetInt(event.PID, int64(e.Owner.Pid))
+	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Owner.Command[0])), len(e.Owner.Command))
+	if end := bytes.IndexByte(command, 0); end >= 0 {
+		command = command[:end]
+	}
+	b.SetBytes(event.Command, command)
+	b.SetInt(event.UID, int64(e.Owner.Uid))
+	b.SetInt(event.CgroupID, int64(e.Owner.CgroupId))
+	if container := d.host.Cgroups.Container(e.Owner.CgroupId); container != "" {
+		b.SetString(event.ContainerID, container)
+	}
+}
+
+// endpoints gives source and destination: the source opened the connection.
+func endpoints(e *connectionConnectionEvent, b *event.Batch) {
+	source, sourcePort := netip.AddrFrom16(e.Ends.Local.Ip), e.Ends.LocalPort
+	destination, destinationPort := netip.AddrFrom16(e.Ends.Remote.Ip), e.Ends.RemotePort
+	if directions[e.Direction] == "inbound" {
+		source, sourcePort, destination, destinationPort = destination, destinationPort, source, sourcePort
+	}
+	setEnd(b, columns.sourceIP, columns.sourcePort, source, sourcePort)
+	setEnd(b, columns.destinationIP, columns.destinationPort, destination, destinationPort)
+}
+
+// setEnd leaves out what the socket did not have yet: the unspecified address, port 0.
+func setEnd(b *event.Batch, ipColumn, portColumn int, ip netip.Addr, port uint16) {
+	if ip = ip.Unmap(); !ip.IsUnspecified() {
+		b.SetIP(ipColumn, ip)
+	}
+	if port != 0 {
+		b.SetInt(portColumn, int64(port))
+	}
+}

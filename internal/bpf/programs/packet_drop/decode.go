@@ -1,0 +1,156 @@
+package packetdrop
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// Bits of enum known in bpf/packet_drop.c.
+const (
+	knownIP = 1 << iota
+	knownPorts
+	knownSocket
+)
+
+const (
+	reasonEnum   = "skb_drop_reason"
+	reasonPrefix = "SKB_DROP_REASON_"
+	queuePurge   = reasonPrefix + "QUEUE_PURGE"
+)
+
+var columns = struct {
+	reason, location, protocol, sourceIP, sourcePort, destinationIP, destinationPort, length, device int
+}{
+	Type.MustColumn("drop_reason"), Type.MustColumn("location"), Type.MustColumn("protocol"),
+	Type.MustColumn("source_ip"), Type.MustColumn("source_port"), Type.MustColumn("destination_ip"), Type.MustColumn("destination_port"),
+	Type.MustColumn("length"), Type.MustColumn("interface"),
+}
+
+// prepare tells the object which number the running kernel gives to
+// QUEUE_PURGE; kernels before 6.13 have no such reason.
+func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
+	names, err := host.EnumNames(reasonEnum)
+	if err != nil {
+		return err
+	}
+	for value, name := range names {
+		if name == queuePurge {
+			return spec.Variables[packetDropVarQueuePurge].Set(uint32(value))
+		}
+	}
+	return nil
+}
+
+type decoder struct {
+	host    *bpf.Host
+	reasons map[uint64]string
+}
+
+func newDecoder(host *bpf.Host) bpf.Decoder {
+	d := &decoder{host, map[uint64]string{}}
+	// prepare has read the same names, so an error would have come there.
+	names, _ := host.EnumNames(reasonEnum)
+	for value, name := range names {
+		d.reasons[value] = strings.TrimPrefix(strings.TrimPrefix(name, reasonPrefix), "SKB_")
+	}
+	return d
+}
+
+// Decode implements bpf.Decoder.
+func (d *decoder) Decode(record []byte, b *event.Batch) error {
+	if len(record) < int(unsafe.Sizeof(packetDropPacketDropEvent{})) {
+		return fmt.Errorf("record of %d bytes is too short", len(record))
+	}
+	// The layout comes from the object's BTF; the reader's buffer is aligned.
+	e := (*packetDropPacketDropEvent)(unsafe.Pointer(unsafe.SliceData(record)))
+	b.Append(d.host.Clock.Wall(e.TimeNs))
+	if e.Netns != 0 {
+		b.SetInt(event.NetNS, int64(e.Netns))
+	}
+	if e.Known&knownSocket != 0 {
+		b.SetInt(event.UID, int64(e.Uid))
+		d.cgroup(e.CgroupId, b)
+	}
+	b.SetString(columns.reason, d.reason(e.Reason))
+	if symbol := d.host.Symbols.Name(e.Location); symbol != "" {
+		b.SetString(columns.location, symbol)
+	}
+	d.packet(e, b)
+	b.SetInt(columns.length, int64(e.Length))
+	device := unsafe.Slice((*byte)(unsafe.Pointer(&e.Interface[0])), len(e.Interface))
+	if end := bytes.IndexByte(device, 0); end > 0 {
+		b.SetBytes(columns.device, device[:end])
+	}
+	return nil
+}
+
+func (d *decoder) cgroup(id uint64, b *event.Batch) {
+	if id == 0 {
+		return
+	}
+	b.SetInt(event.CgroupID, int64(id))
+	if container := d.host.Cgroups.Container(id); container != "" {
+		b.SetString(event.ContainerID, container)
+	}
+}
+
+// reason names a reason; those of other subsystems (the upper 16 bits) are not
+// in the enum and stay numbers.
+func (d *decoder) reason(n uint32) string {
+	name, known := d.reasons[uint64(n)]
+	if !known {
+		name = strconv.FormatUint(uint64(n), 10)
+		d.reasons[uint64(n)] = name
+	}
+	return name
+}
+
+func (d *decoder) packet(e *packetDropPacketDropEvent, b *event.Batch) {
+	if e.Known&knownIP == 0 {
+		if name := etherTypeName(e.EtherType); name != "" {
+			b.SetString(columns.protocol, name)
+		}
+		return
+	}
+	b.SetString(columns.protocol, protocolName(e.IpProtocol))
+	b.SetIP(columns.sourceIP, netip.AddrFrom16(e.Source.Ip))
+	b.SetIP(columns.destinationIP, netip.AddrFrom16(e.Destination.Ip))
+	if e.Known&knownPorts != 0 {
+		b.SetInt(columns.sourcePort, int64(e.SourcePort))
+		b.SetInt(columns.destinationPort, int64(e.DestinationPort))
+	}
+}
+
+// Names of IP protocols by their IANA numbers, in lower case.
+var protocolNames = map[uint8]string{
+	1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah",
+	58: "icmpv6", 89: "ospf", 103: "pim", 112: "vrrp", 115: "l2tp", 132: "sctp", 136: "udplite",
+}
+
+func protocolName(n uint8) string {
+	if name, known := protocolNames[n]; known {
+		return name
+	}
+	return strconv.Itoa(int(n))
+}
+
+// etherTypeName names what is not IP by its IEEE 802 number. A packet that says
+// it is IP and could not be read, or says nothing, has no protocol that is known.
+func etherTypeName(n uint16) string {
+	switch n {
+	case 0, 0x0800, 0x86dd:
+		return ""
+	case 0x0806:
+		return "arp"
+	}
+	return fmt.Sprintf("0x%04x", n)
+}

@@ -1,0 +1,38 @@
+// Package packetdrop is the monitor of packets that the kernel drops. How it
+// sees them, and which are left out, is told in bpf/packet_drop.c.
+package packetdrop
+
+import (
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// Monitor declares the monitor.
+var Monitor = &bpf.Monitor{
+	Type:       Type,
+	Enabled:    true,
+	Needs:      "Linux 5.17 or later (kfree_skb with a reason) with BTF (CONFIG_DEBUG_INFO_BTF)",
+	Load:       loadPacketDrop,
+	Prepare:    prepare,
+	NewDecoder: newDecoder,
+}
+
+// Type declares the events: one for each dropped packet.
+var Type = event.MustType(event.Type{
+	Name:       "packet_drop",
+	Collection: "packet_drops",
+	Summary:    "Packets that the kernel dropped, with its own reason and the place in the kernel.",
+	Breakdown:  "drop_reason",
+	Top:        []string{"command", "destination_ip"},
+	Columns: []event.Column{
+		{Name: "drop_reason", Kind: event.KindString, Distinct: true, Description: "The running kernel's own name of the reason, without SKB_DROP_REASON_; a number where it has no name.", Example: "NETFILTER_DROP"},
+		{Name: "location", Kind: event.KindString, Distinct: true, Description: "Kernel function that dropped it.", Example: "nf_hook_slow"},
+		{Name: "protocol", Kind: event.KindString, Description: "Protocol in the packet: tcp, udp, icmp ..., the number of an IP protocol without a name, or the EtherType of what is not IP.", Example: "udp"},
+		{Name: "source_ip", Kind: event.KindIP, Distinct: true, Description: "Source address in the packet.", Example: "10.0.0.7"},
+		{Name: "source_port", Kind: event.KindInt, Description: "Source port in the packet.", Example: "49152"},
+		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Destination address in the packet.", Example: "192.0.2.10"},
+		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Destination port in the packet.", Example: "53"},
+		{Name: "length", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Size of the IP packet with its header; of what is not IP, what the kernel held.", Example: "84"},
+		{Name: "interface", Kind: event.KindString, Distinct: true, Description: "Network interface it came in on, or was to leave by.", Example: "eth0"},
+	},
+})

@@ -1,0 +1,89 @@
+package bpf
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Status is what a running monitor tells about itself.
+type Status struct {
+	Hooks    []Hook
+	Features map[string]bool // what optional hooks give, by name
+	Events   int64           // handed to the sink
+	Lost     map[string]int64
+	Filtered int64 // left out in the kernel by a documented rule
+}
+
+// Status returns the state of the moment.
+func (p *Program) Status() Status {
+	p.mu.Lock()
+	now := p.now
+	p.mu.Unlock()
+	s := Status{
+		Features: map[string]bool{},
+		Events:   p.events.Load(),
+		Lost: map[string]int64{
+			LostRingBufferFull: int64(now[counterRingBufferFull]),
+			LostMapFull:        int64(now[counterMapFull]),
+			LostSkipped:        int64(now[counterSkipped]),
+			LostDecodeFailed:   p.decodeFailed.Load(),
+		},
+		Filtered: int64(now[counterFiltered]),
+	}
+	for _, hook := range p.hooks {
+		told := *hook
+		if feature, optional := p.Monitor.Optional[hook.Name]; optional {
+			others, shared := s.Features[feature]
+			s.Features[feature] = hook.Attached && (others || !shared)
+		}
+		if hook.Attached {
+			if stats, err := hook.program.Stats(); err == nil && stats.RunCount > 0 {
+				told.Runs = stats.RunCount
+				told.NsPerRun = float64(stats.Runtime.Nanoseconds()) / float64(stats.RunCount)
+			}
+		}
+		s.Hooks = append(s.Hooks, told)
+	}
+	return s
+}
+
+// The kernel measures run times only while somebody asks for it, because that
+// costs two readings of the clock for each run of each eBPF program of the
+// host. One second in thirty is enough for an average.
+const (
+	sampleFor   = time.Second
+	sampleEvery = 30 * time.Second
+)
+
+// SampleRunTimes lets the kernel measure run times from time to time, until
+// the context ends. Programs of all monitors are measured at once.
+func SampleRunTimes(ctx context.Context, log *slog.Logger) {
+	for {
+		stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+		if err != nil {
+			log.Debug("run times of eBPF programs cannot be measured", "error", fmt.Errorf("enable statistics: %w", err))
+			return
+		}
+		stopped := wait(ctx, sampleFor)
+		_ = stats.Close()
+		if stopped || wait(ctx, sampleEvery-sampleFor) {
+			return
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) (stopped bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return true
+	case <-timer.C:
+		return false
+	}
+}

@@ -1,0 +1,203 @@
+package event
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Vector holds the values of one column of a batch, one entry per row.
+// Which of the slices are in use follows from the column's kind:
+//
+//	KindTime    Ints
+//	KindInt     Ints, Valid
+//	KindString  Codes, Dict
+//	KindIP      Codes, Dict (raw address bytes)
+//	KindID      Codes, Dict (the scope), Ints (the number)
+type Vector struct {
+	Ints  []int64
+	Valid []bool
+	Codes []uint32 // 0 where absent, else 1 + position in Dict
+	Dict  []string // the distinct values, in order of first use
+
+	index map[string]uint32 // value to code, for writing
+}
+
+// Batch is events of one type, column by column. It grows by Append and the
+// Set functions, which write to the newest row; what is not set is absent.
+// A batch has one owner at a time and is not safe for concurrent use, but once
+// nobody writes to it any more, any number of goroutines may read it.
+type Batch struct {
+	Type    *Type
+	Columns []Vector // as in Type.Columns
+}
+
+// NewBatch returns an empty batch with room for capacity rows.
+func NewBatch(t *Type, capacity int) *Batch {
+	b := &Batch{Type: t, Columns: make([]Vector, len(t.Columns))}
+	for i, c := range t.Columns {
+		v := &b.Columns[i]
+		switch c.Kind {
+		case KindTime:
+			v.Ints = make([]int64, 0, capacity)
+		case KindInt:
+			v.Ints, v.Valid = make([]int64, 0, capacity), make([]bool, 0, capacity)
+		case KindString, KindIP:
+			v.Codes = make([]uint32, 0, capacity)
+		case KindID:
+			v.Ints, v.Codes = make([]int64, 0, capacity), make([]uint32, 0, capacity)
+		}
+	}
+	return b
+}
+
+// Len returns the number of events.
+func (b *Batch) Len() int { return len(b.Columns[Time].Ints) }
+
+// Reset removes all rows and keeps the memory.
+func (b *Batch) Reset() {
+	for i := range b.Columns {
+		v := &b.Columns[i]
+		v.Ints, v.Valid, v.Codes, v.Dict = v.Ints[:0], v.Valid[:0], v.Codes[:0], v.Dict[:0]
+		clear(v.index)
+	}
+}
+
+// Append adds an event at a time in nanoseconds since the Unix epoch.
+func (b *Batch) Append(unixNano int64) {
+	for i, c := range b.Type.Columns {
+		v := &b.Columns[i]
+		switch c.Kind {
+		case KindTime:
+			v.Ints = append(v.Ints, 0)
+		case KindInt:
+			v.Ints, v.Valid = append(v.Ints, 0), append(v.Valid, false)
+		case KindString, KindIP:
+			v.Codes = append(v.Codes, 0)
+		case KindID:
+			v.Ints, v.Codes = append(v.Ints, 0), append(v.Codes, 0)
+		}
+	}
+	times := b.Columns[Time].Ints
+	times[len(times)-1] = unixNano
+}
+
+// SetInt gives the newest event a number; the column must be KindInt.
+func (b *Batch) SetInt(column int, n int64) {
+	v := &b.Columns[column]
+	v.Ints[len(v.Ints)-1] = n
+	v.Valid[len(v.Valid)-1] = true
+}
+
+// SetString gives the newest event a text; the column must be KindString.
+func (b *Batch) SetString(column int, s string) {
+	v := &b.Columns[column]
+	code, known := v.index[s]
+	if !known {
+		code = v.add(s)
+	}
+	v.Codes[len(v.Codes)-1] = code
+}
+
+// SetBytes is SetString for text that is not a string yet. It allocates only
+// for a value that the batch does not hold so far.
+func (b *Batch) SetBytes(column int, s []byte) {
+	v := &b.Columns[column]
+	code, known := v.index[string(s)]
+	if !known {
+		code = v.add(string(s))
+	}
+	v.Codes[len(v.Codes)-1] = code
+}
+
+// SetIP gives the newest event an address; the column must be KindIP.
+// v4-mapped addresses become IPv4. An invalid address leaves it absent.
+func (b *Batch) SetIP(column int, ip netip.Addr) {
+	switch ip = ip.Unmap(); {
+	case ip.Is4():
+		raw := ip.As4()
+		b.SetBytes(column, raw[:])
+	case ip.Is6():
+		raw := ip.As16()
+		b.SetBytes(column, raw[:])
+	}
+}
+
+// SetID gives the newest event an id; the column must be KindID.
+func (b *Batch) SetID(column int, scope string, n int64) {
+	b.SetString(column, scope)
+	v := &b.Columns[column]
+	v.Ints[len(v.Ints)-1] = n
+}
+
+func (v *Vector) add(s string) uint32 {
+	if v.index == nil {
+		v.index = make(map[string]uint32)
+		for i, known := range v.Dict {
+			v.index[known] = uint32(i) + 1
+		}
+		if code, known := v.index[s]; known {
+			return code
+		}
+	}
+	v.Dict = append(v.Dict, s)
+	code := uint32(len(v.Dict))
+	v.index[s] = code
+	return code
+}
+
+// AppendRow adds a copy of one row of another batch of the same type.
+func (b *Batch) AppendRow(from *Batch, row int) {
+	b.Append(from.Columns[Time].Ints[row])
+	for i, c := range b.Type.Columns {
+		src := &from.Columns[i]
+		switch c.Kind {
+		case KindInt:
+			if src.Valid[row] {
+				b.SetInt(i, src.Ints[row])
+			}
+		case KindString, KindIP:
+			if code := src.Codes[row]; code != 0 {
+				b.SetString(i, src.Dict[code-1])
+			}
+		case KindID:
+			if code := src.Codes[row]; code != 0 {
+				b.SetID(i, src.Dict[code-1], src.Ints[row])
+			}
+		}
+	}
+}
+
+// Clone returns a copy that shares nothing with b, at its smallest size.
+func (b *Batch) Clone() *Batch {
+	c := &Batch{Type: b.Type, Columns: make([]Vector, len(b.Columns))}
+	for i, v := range b.Columns {
+		c.Columns[i] = Vector{Ints: slices.Clone(v.Ints), Valid: slices.Clone(v.Valid), Codes: slices.Clone(v.Codes), Dict: slices.Clone(v.Dict)}
+	}
+	return c
+}
+
+// Row is one event of a batch.
+type Row struct {
+	Batch *Batch
+	Index int
+}
+
+// Time returns when it happened, in nanoseconds since the Unix epoch.
+func (r Row) Time() int64 { return r.Batch.Columns[Time].Ints[r.Index] }
+
+// Int returns the number of a KindInt or KindTime column, and false where it is absent.
+func (r Row) Int(column int) (int64, bool) {
+	v := &r.Batch.Columns[column]
+	return v.Ints[r.Index], v.Valid == nil || v.Valid[r.Index]
+}
+
+// String returns the text of a KindString column, the raw bytes of a KindIP
+// column or the scope of a KindID column, and false where it is absent.
+func (r Row) String(column int) (string, bool) {
+	v := &r.Batch.Columns[column]
+	code := v.Codes[r.Index]
+	if code == 0 {
+		return "", false
+	}
+	return v.Dict[code-1], true
+}

@@ -1,0 +1,104 @@
+package event
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// AppendText appends the value of a column as it is printed for people and in
+// CSV, and reports whether there is one.
+func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
+	kind := r.Batch.Type.Columns[column].Kind
+	switch kind {
+	case KindTime:
+		return time.Unix(0, r.Time()).UTC().AppendFormat(dst, time.RFC3339Nano), true
+	case KindInt:
+		n, ok := r.Int(column)
+		if !ok {
+			return dst, false
+		}
+		return strconv.AppendInt(dst, n, 10), true
+	}
+	s, ok := r.String(column)
+	if !ok {
+		return dst, false
+	}
+	switch kind {
+	case KindIP:
+		ip, _ := netip.AddrFromSlice([]byte(s))
+		return ip.AppendTo(dst), true
+	case KindID:
+		dst = append(append(dst, s...), '-')
+		return strconv.AppendUint(dst, uint64(r.Batch.Columns[column].Ints[r.Index]), 16), true
+	}
+	return append(dst, s...), true
+}
+
+// AppendJSON appends the event as one JSON object without a line end, columns
+// in the order of their declaration, absent ones left out.
+func (r Row) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"time":"`...)
+	dst, _ = r.AppendText(dst, Time)
+	dst = append(dst, `","type":"`...)
+	dst = append(append(dst, r.Batch.Type.Name...), '"')
+	for i, c := range r.Batch.Type.Columns[1:] {
+		i++
+		mark := len(dst)
+		dst = append(append(append(dst, `,"`...), c.Name...), `":`...)
+		var present bool
+		switch c.Kind {
+		case KindInt:
+			dst, present = r.AppendText(dst, i)
+		case KindString:
+			var s string
+			if s, present = r.String(i); present {
+				dst = appendJSONString(dst, s)
+			}
+		default:
+			dst = append(dst, '"')
+			dst, present = r.AppendText(dst, i)
+			dst = append(dst, '"')
+		}
+		if !present {
+			dst = dst[:mark]
+		}
+	}
+	return append(dst, '}')
+}
+
+// appendJSONString takes the short way for plain ASCII; a command may hold any byte.
+func appendJSONString(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(s) // a string always marshals
+			return append(dst, quoted...)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
+}
+
+// ParseIP reads an address as the KindIP columns hold it: 4 or 16 raw bytes.
+func ParseIP(text string) (string, error) {
+	ip, err := netip.ParseAddr(text)
+	if err != nil || ip.Zone() != "" {
+		return "", fmt.Errorf("%q is not an IP address", text)
+	}
+	return string(ip.Unmap().AsSlice()), nil
+}
+
+// ParseID reads an id as it is printed: its scope and number.
+func ParseID(text string) (scope string, n int64, err error) {
+	cut := strings.LastIndexByte(text, '-')
+	if cut < 1 {
+		return "", 0, fmt.Errorf("%q is not an id (want scope-hex)", text)
+	}
+	u, err := strconv.ParseUint(text[cut+1:], 16, 64)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not an id (want scope-hex)", text)
+	}
+	return text[:cut], int64(u), nil
+}

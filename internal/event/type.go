@@ -1,0 +1,153 @@
+// Package event describes what a monitor records: the declaration of a type
+// with its columns, and batches of events held column by column.
+//
+// Everything that depends on the columns of a type (storage, filters,
+// summaries, API documentation, metrics) is made from the declaration here,
+// so a column is written down in one place only.
+package event
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// Kind says how the values of a column are held and printed.
+type Kind uint8
+
+const (
+	// KindTime is nanoseconds since the Unix epoch; printed as RFC 3339 in UTC.
+	KindTime Kind = iota + 1
+	// KindInt is a signed 64-bit number; printed as a JSON number.
+	KindInt
+	// KindString is text; printed as a JSON string.
+	KindString
+	// KindIP is an address of 4 or 16 bytes in network order (v4-mapped ones
+	// are held as 4 bytes); printed in its usual text form.
+	KindIP
+	// KindID is a scope and a 64-bit number that together are unique (the
+	// boot and the socket's cookie); printed as "scope-hex".
+	KindID
+)
+
+func (k Kind) String() string {
+	switch k {
+	case KindTime:
+		return "time"
+	case KindInt:
+		return "int"
+	case KindString:
+		return "string"
+	case KindIP:
+		return "ip"
+	case KindID:
+		return "id"
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Column declares one field of an event. Except for time, every column may be
+// absent in an event: a value that is not known is left out.
+type Column struct {
+	Name        string   // snake_case, the same in the API, files and metrics
+	Kind        Kind     //
+	Unit        string   // "bytes", "ns", "us"; empty where there is none
+	Description string   // one sentence, for people
+	Values      []string // all possible values, where the set is closed
+	Sum         bool     // KindInt only: added up in summaries
+	Distinct    bool     // different values are counted in summaries
+	Example     string   // a value as it is printed, for the API's documentation
+}
+
+// Type declares one kind of event: what one monitor records.
+// It is made once by NewType and not changed afterwards.
+type Type struct {
+	Name       string   // "connection"; the value of the field "type"
+	Collection string   // "connections"; the name in API paths
+	Summary    string   // one sentence, for people
+	Breakdown  string   // the column whose values every summary counts ("state")
+	Top        []string // columns whose most frequent values a summary without group_by lists
+	Columns    []Column // common columns first (see Common), then the type's own
+
+	index map[string]int
+}
+
+// Positions of the common columns in every Type.Columns.
+const (
+	Time = iota
+	PID
+	Command
+	UID
+	CgroupID
+	ContainerID
+	NetNS
+	commonColumns // the first column of the type's own
+)
+
+// Common returns the columns that every event has, in their fixed order.
+func Common() []Column {
+	return []Column{
+		Time:        {Name: "time", Kind: KindTime, Description: "When it happened, UTC.", Example: "2026-11-21T03:12:07.123456789Z"},
+		PID:         {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Distinct: true, Example: "4242"},
+		Command:     {Name: "command", Kind: KindString, Description: "The kernel's name of that process (comm, at most 15 bytes).", Distinct: true, Example: "curl"},
+		UID:         {Name: "uid", Kind: KindInt, Description: "User id of that process, as seen from the host.", Example: "1000"},
+		CgroupID:    {Name: "cgroup_id", Kind: KindInt, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},
+		ContainerID: {Name: "container_id", Kind: KindString, Description: "Container id read from the path of that cgroup.", Distinct: true, Example: "3f4e7c0a9b12"},
+		NetNS:       {Name: "netns", Kind: KindInt, Description: "Network namespace: its inode number, as in /proc/PID/ns/net.", Example: "4026531840"},
+	}
+}
+
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+// NewType checks a declaration, puts the common columns before the type's own
+// and returns it ready for use. Declarations are part of the program, so a
+// wrong one is a programming error and is reported when the program starts.
+func NewType(t Type) (*Type, error) {
+	t.Columns = append(Common(), t.Columns...)
+	t.index = make(map[string]int, len(t.Columns))
+	if !nameForm.MatchString(t.Name) || !nameForm.MatchString(t.Collection) {
+		return nil, fmt.Errorf("declare event type %q: name and collection %q must be snake_case", t.Name, t.Collection)
+	}
+	for i, c := range t.Columns {
+		if !nameForm.MatchString(c.Name) || c.Name == "type" {
+			return nil, fmt.Errorf("declare event type %s: column name %q is not usable", t.Name, c.Name)
+		}
+		if _, twice := t.index[c.Name]; twice {
+			return nil, fmt.Errorf("declare event type %s: column %s is declared twice", t.Name, c.Name)
+		}
+		if c.Kind < KindTime || c.Kind > KindID || (c.Sum && c.Kind != KindInt) || c.Description == "" {
+			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description, and only int columns are summed", t.Name, c.Name)
+		}
+		t.index[c.Name] = i
+	}
+	for _, name := range append([]string{t.Breakdown}, t.Top...) {
+		i, ok := t.index[name]
+		if !ok || (name == t.Breakdown && t.Columns[i].Kind != KindString) {
+			return nil, fmt.Errorf("declare event type %s: %q cannot be counted by: no such column, or not text", t.Name, name)
+		}
+	}
+	return &t, nil
+}
+
+// MustType is NewType for declarations in package variables.
+func MustType(t Type) *Type {
+	made, err := NewType(t)
+	if err != nil {
+		panic(err)
+	}
+	return made
+}
+
+// Column returns the position of a column in Columns.
+func (t *Type) Column(name string) (int, bool) {
+	i, ok := t.index[name]
+	return i, ok
+}
+
+// MustColumn is Column for names that stand in the declaration beside it.
+func (t *Type) MustColumn(name string) int {
+	i, ok := t.index[name]
+	if !ok {
+		panic("event type " + t.Name + " has no column " + name)
+	}
+	return i
+}
