@@ -138,6 +138,7 @@ struct {
 struct connect_call {
 	u64 sk;
 	u64 address; /* the caller's struct sockaddr */
+	struct endpoints ends; /* when it failed: connect() clears the port afterwards */
 	u32 socket_state;
 	u16 protocol;
 	u8 started; /* the socket went to SYN_SENT: inet_sock_set_state tells the rest */
@@ -165,10 +166,12 @@ struct listening {
 	u32 shared;  /* ... and belong to different processes: the owner is not known */
 };
 
+/* An entry stays when its last socket closes: the connections that wait to be
+ * accepted are ended after that.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct listener_key);
 	__type(value, struct listening);
 } listeners SEC(".maps");
@@ -234,12 +237,16 @@ static __always_inline void tcp_established(const struct sock *sk, const struct 
 	submit(e);
 }
 
-static __always_inline void tcp_failed(const struct sock *sk, const struct connection *c, int error)
+/* An error of 0 is not known: the process gave up before there was an outcome. */
+static __always_inline void tcp_failed(const struct sock *sk, const struct connection *c,
+				       const struct endpoints *ends, int error)
 {
 	struct connection_event *e = new_tcp_event(sk, STATE_FAILED, c);
 
 	if (!e)
 		return;
+	if (ends)
+		e->ends = *ends;
 	if (error) {
 		e->return_code = -error;
 		e->known = KNOWN_CODE;
@@ -281,70 +288,67 @@ static __always_inline void remember(const struct sock *sk, const struct connect
 }
 
 /* Fills in the process that listens where this socket was accepted, if there
- * is just one such process.
+ * is just one such process. Who listens now comes before who did so last.
  */
 static __always_inline void owner_is_listener(const struct sock *sk, struct connection *c)
 {
 	struct listener_key key = { .netns = netns_of(sk) };
+	struct listening *l, *best = NULL;
 	struct endpoints ends = {};
-	struct listening *l;
+	int i;
 
 	endpoints_of(sk, &ends);
 	key.ip = ends.local;
 	key.port = ends.local_port;
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (!l) {
-		__builtin_memset(&key.ip, 0, sizeof(key.ip)); /* listens on :: */
+	for (i = 0; i < 3; i++) {
+		if (i == 1)
+			__builtin_memset(&key.ip, 0, sizeof(key.ip)); /* listens on :: */
+		if (i == 2)
+			address_from_v4(&key.ip, 0); /* listens on 0.0.0.0 */
 		l = bpf_map_lookup_elem(&listeners, &key);
+		if (l && (!best || (l->sockets && !best->sockets)))
+			best = l;
 	}
-	if (!l) {
-		address_from_v4(&key.ip, 0); /* listens on 0.0.0.0 */
-		l = bpf_map_lookup_elem(&listeners, &key);
-	}
-	if (!l || l->shared)
+	if (!best || best->shared)
 		return;
-	c->owner = l->owner;
+	c->owner = best->owner;
 	c->attribution = ATTRIBUTION_LISTENER;
+}
+
+static __always_inline struct listening *listening_of(const struct sock *sk, struct listener_key *key)
+{
+	struct endpoints ends = {};
+
+	endpoints_of(sk, &ends);
+	key->ip = ends.local;
+	key->port = ends.local_port;
+	key->netns = netns_of(sk);
+	return bpf_map_lookup_elem(&listeners, key);
 }
 
 static __always_inline void on_listen(const struct sock *sk)
 {
-	struct listener_key key = { .netns = netns_of(sk) };
 	struct listening l = { .sockets = 1 };
-	struct endpoints ends = {};
-	struct listening *same;
+	struct listener_key key;
+	struct listening *same = listening_of(sk, &key);
 
-	endpoints_of(sk, &ends);
-	key.ip = ends.local;
-	key.port = ends.local_port;
 	owner_is_current(&l.owner);
-	same = bpf_map_lookup_elem(&listeners, &key);
-	if (same) {
+	if (same && same->sockets) {
 		if (same->owner.pid != l.owner.pid)
 			same->shared = 1;
 		__sync_fetch_and_add(&same->sockets, 1);
 		return;
 	}
-	if (bpf_map_update_elem(&listeners, &key, &l, BPF_ANY))
-		count(COUNTER_MAP_FULL);
+	bpf_map_update_elem(&listeners, &key, &l, BPF_ANY);
 }
 
 static __always_inline void on_listen_end(const struct sock *sk)
 {
-	struct listener_key key = { .netns = netns_of(sk) };
-	struct endpoints ends = {};
-	struct listening *l;
+	struct listener_key key;
+	struct listening *l = listening_of(sk, &key);
 
-	endpoints_of(sk, &ends);
-	key.ip = ends.local;
-	key.port = ends.local_port;
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (!l)
-		return;
-	if (l->sockets > 1)
+	if (l && l->sockets)
 		__sync_fetch_and_add(&l->sockets, -1);
-	else
-		bpf_map_delete_elem(&listeners, &key);
 }
 
 static __always_inline void on_connect(struct sock *sk)
@@ -399,9 +403,10 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 		call = error ? NULL : bpf_map_lookup_elem(&connect_calls, &thread);
 		if (call && call->sk == key) {
 			call->failed = 1;
+			endpoints_of(sk, &call->ends);
 			return;
 		}
-		tcp_failed(sk, c, error);
+		tcp_failed(sk, c, NULL, error);
 	} else {
 		if (!__sync_lock_test_and_set(&c->announced, 1)) {
 			owner_is_listener(sk, c);
@@ -629,7 +634,7 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 		c = bpf_map_lookup_elem(&connections, &call.sk);
 		if (!c)
 			return 0;
-		tcp_failed(sk, c, -ctx->ret);
+		tcp_failed(sk, c, &call.ends, -ctx->ret);
 		next_attempt(c->cookie);
 		bpf_map_delete_elem(&connections, &call.sk);
 		return 0;

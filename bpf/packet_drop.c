@@ -4,9 +4,15 @@
  * nothing to do with the packet. What is told of the owner comes from the
  * packet's socket, or is left out.
  *
- * Left out by rule (counted as filtered): an empty TCP segment freed with
- * reason QUEUE_PURGE. That is the FIN of the peer, already acted upon, that
- * still lies in the receive queue when a connection ends in the ordinary way.
+ * Left out by rule and counted as filtered, because nothing is lost with them:
+ *
+ *   the spent FIN   an empty TCP segment freed with reason QUEUE_PURGE: the FIN
+ *                   of the peer, already acted upon, that still lies in the
+ *                   receive queue when a connection ends in the ordinary way
+ *   the spent ACK   a TCP segment without data, SYN or FIN that
+ *                   tcp_rcv_state_process frees with reason NOT_SPECIFIED: an
+ *                   acknowledgement, already acted upon, to a socket that is
+ *                   closing
  */
 #include "socket.h"
 
@@ -54,8 +60,13 @@ struct packet_drop_event {
 
 const struct packet_drop_event *unused_packet_drop_event __attribute__((unused));
 
-/* SKB_DROP_REASON_QUEUE_PURGE of the running kernel; 0 where it has none. */
-const volatile u32 queue_purge = 0;
+/* Of the running kernel. 0: it has no such reason, or hides its symbols; then
+ * the rule that needs it does not apply.
+ */
+const volatile u32 queue_purge = 0;   /* SKB_DROP_REASON_QUEUE_PURGE */
+const volatile u32 not_specified = 0; /* SKB_DROP_REASON_NOT_SPECIFIED */
+const volatile u64 state_process = 0; /* first address of tcp_rcv_state_process */
+const volatile u64 state_process_end = 0;
 
 static __always_inline bool is_full_socket(const struct sock *sk)
 {
@@ -72,6 +83,15 @@ static __always_inline bool is_spent_fin(const struct sk_buff *skb, u32 reason)
 		return false;
 	sk = BPF_CORE_READ(skb, sk);
 	return sk && is_full_socket(sk) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location, u32 reason)
+{
+	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
+
+	if (!not_specified || reason != not_specified || location < state_process || location >= state_process_end)
+		return false;
+	return BPF_CORE_READ(cb, seq) == BPF_CORE_READ(cb, end_seq);
 }
 
 static __always_inline bool has_ports(u8 protocol)
@@ -144,22 +164,35 @@ static __always_inline void read_ipv6(struct packet_drop_event *e, const void *n
 	read_ports(e, network + at);
 }
 
-/* The device shares its place in the sk_buff with other things while a packet
- * lies in a socket's queue (dev_scratch, rbnode), so it is believed only if it
- * looks like a device.
+/* Namespace of a device, or 0 if this is no device. The device shares its place
+ * in the sk_buff with other things while a packet lies in a socket's queue
+ * (dev_scratch, rbnode), and so does the route (tcp_tsorted_anchor), so they are
+ * believed only if they look like what they should be.
  */
-static __always_inline u32 read_device(struct packet_drop_event *e, const struct sk_buff *skb)
+static __always_inline u32 netns_of_device(const struct net_device *dev)
 {
-	struct net_device *dev = BPF_CORE_READ(skb, dev);
 	u32 netns;
 
 	if ((s64)dev >= 0) /* not a kernel address */
 		return 0;
 	netns = BPF_CORE_READ(dev, nd_net.net, ns.inum);
-	if (netns < FIRST_NAMESPACE || BPF_CORE_READ(dev, ifindex) <= 0)
-		return 0;
-	bpf_probe_read_kernel_str(e->interface, sizeof(e->interface), dev->name);
-	return netns;
+	return netns >= FIRST_NAMESPACE && BPF_CORE_READ(dev, ifindex) > 0 ? netns : 0;
+}
+
+static __always_inline void read_device(struct packet_drop_event *e, const struct sk_buff *skb)
+{
+	struct net_device *dev = BPF_CORE_READ(skb, dev);
+
+	e->netns = netns_of_device(dev);
+	if (!e->netns && !BPF_CORE_READ(skb, skb_iif)) {
+		/* A packet of this host that has a route but was not sent yet. */
+		struct dst_entry *route = (struct dst_entry *)(BPF_CORE_READ(skb, _skb_refdst) & ~1UL);
+
+		dev = (s64)route < 0 ? BPF_CORE_READ(route, dev) : NULL;
+		e->netns = netns_of_device(dev);
+	}
+	if (e->netns)
+		bpf_probe_read_kernel_str(e->interface, sizeof(e->interface), dev->name);
 }
 
 static __always_inline void read_socket(struct packet_drop_event *e, const struct sk_buff *skb)
@@ -181,7 +214,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
 	struct packet_drop_event *e;
 	const void *head, *network, *data;
 
-	if (is_spent_fin(skb, reason)) {
+	if (is_spent_fin(skb, reason) || is_spent_ack(skb, (u64)location, reason)) {
 		count(COUNTER_SEEN);
 		count(COUNTER_FILTERED);
 		return 0;
@@ -194,7 +227,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
 	e->location = (u64)location;
 	e->reason = reason;
 	e->ether_type = bpf_ntohs(BPF_CORE_READ(skb, protocol));
-	e->netns = read_device(e, skb);
+	read_device(e, skb);
 	read_socket(e, skb);
 
 	head = BPF_CORE_READ(skb, head);

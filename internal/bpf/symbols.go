@@ -35,10 +35,7 @@ func (s *Symbols) Name(address uint64) string {
 	if name, known := s.lookup[address]; known {
 		return name
 	}
-	if !s.read {
-		s.read = true
-		s.load()
-	}
+	s.load()
 	name := ""
 	if i, exact := slices.BinarySearch(s.start, address); exact {
 		name = s.names[i]
@@ -49,7 +46,24 @@ func (s *Symbols) Name(address uint64) string {
 	return name
 }
 
+// Range returns the first address of a function and the one after its end, or
+// zeros if it is not known.
+func (s *Symbols) Range(function string) (from, until uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.load()
+	i := slices.Index(s.names, function)
+	if i < 0 || i+1 == len(s.start) {
+		return 0, 0
+	}
+	return s.start[i], s.start[i+1]
+}
+
 func (s *Symbols) load() {
+	if s.read {
+		return
+	}
+	s.read = true
 	file, err := os.Open(s.path)
 	if err != nil {
 		return

@@ -114,8 +114,8 @@ func NewType(t Type) (*Type, error) {
 		if _, twice := t.index[c.Name]; twice {
 			return nil, fmt.Errorf("declare event type %s: column %s is declared twice", t.Name, c.Name)
 		}
-		if c.Kind < KindTime || c.Kind > KindID || (c.Sum && c.Kind != KindInt) || c.Description == "" {
-			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description, and only int columns are summed", t.Name, c.Name)
+		if c.Kind < KindTime || c.Kind > KindID || (c.Kind == KindTime) != (i == Time) || (c.Sum && c.Kind != KindInt) || c.Description == "" {
+			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description; only the first is a time, and only int columns are summed", t.Name, c.Name)
 		}
 		t.index[c.Name] = i
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -38,6 +39,9 @@ type Recorder struct {
 	status func() bpf.Status
 }
 
+// NewRecorder returns an empty recorder.
+func NewRecorder() *Recorder { return &Recorder{lost: map[string]int64{}} }
+
 // Append implements bpf.Sink.
 func (r *Recorder) Append(b *event.Batch) {
 	r.mu.Lock()
@@ -62,7 +66,7 @@ func Start(t testing.TB, m *bpf.Monitor) *Recorder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Recorder{lost: map[string]int64{}}
+	r := NewRecorder()
 	program, err := bpf.Start(m, host, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +94,11 @@ func (r *Recorder) Events(t testing.TB, ns *NetNS) []Event {
 	if err := r.drain(ctx); err != nil {
 		t.Fatalf("drain: %v", err)
 	}
+	return r.Recorded(ns)
+}
+
+// Recorded returns what the recorder has of a network namespace.
+func (r *Recorder) Recorded(ns *NetNS) []Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var found []Event
@@ -131,7 +140,7 @@ func (r *Recorder) WaitFor(t testing.TB, ns *NetNS, n int, match Event) []Event 
 func (r *Recorder) LostEvents() map[string]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lost
+	return maps.Clone(r.lost)
 }
 
 func (e Event) matches(want Event) bool {

@@ -14,13 +14,27 @@ import (
 )
 
 type connectionConnectCall struct {
-	_           structs.HostLayout
-	Sk          uint64
-	Address     uint64
+	_       structs.HostLayout
+	Sk      uint64
+	Address uint64
+	Ends    struct {
+		_     structs.HostLayout
+		Local struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		Remote struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		LocalPort  uint16
+		RemotePort uint16
+	}
 	SocketState uint32
 	Protocol    uint16
 	Started     uint8
 	Failed      uint8
+	_           [4]byte
 }
 
 type connectionConnection struct {

@@ -2,6 +2,7 @@ package packetdrop
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -24,7 +25,6 @@ const (
 const (
 	reasonEnum   = "skb_drop_reason"
 	reasonPrefix = "SKB_DROP_REASON_"
-	queuePurge   = reasonPrefix + "QUEUE_PURGE"
 )
 
 var columns = struct {
@@ -35,19 +35,28 @@ var columns = struct {
 	Type.MustColumn("length"), Type.MustColumn("interface"),
 }
 
-// prepare tells the object which number the running kernel gives to
-// QUEUE_PURGE; kernels before 6.13 have no such reason.
+// prepare tells the object what the running kernel calls the drops that are
+// left out by rule.
 func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	names, err := host.EnumNames(reasonEnum)
 	if err != nil {
 		return err
 	}
 	for value, name := range names {
-		if name == queuePurge {
-			return spec.Variables[packetDropVarQueuePurge].Set(uint32(value))
+		switch name {
+		case reasonPrefix + "QUEUE_PURGE":
+			err = spec.Variables[packetDropVarQueuePurge].Set(uint32(value))
+		case reasonPrefix + "NOT_SPECIFIED":
+			err = spec.Variables[packetDropVarNotSpecified].Set(uint32(value))
+		}
+		if err != nil {
+			return fmt.Errorf("set number of %s: %w", name, err)
 		}
 	}
-	return nil
+	from, until := host.Symbols.Range("tcp_rcv_state_process")
+	return errors.Join(
+		spec.Variables[packetDropVarStateProcess].Set(from),
+		spec.Variables[packetDropVarStateProcessEnd].Set(until))
 }
 
 type decoder struct {

@@ -45,7 +45,10 @@ const (
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
 	packetDropProgKfreeSkb             = "kfree_skb"
+	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarQueuePurge            = "queue_purge"
+	packetDropVarStateProcess          = "state_process"
+	packetDropVarStateProcessEnd       = "state_process_end"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
 
@@ -106,7 +109,10 @@ type packetDropMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropVariableSpecs struct {
+	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
+	StateProcess          *ebpf.VariableSpec `ebpf:"state_process"`
+	StateProcessEnd       *ebpf.VariableSpec `ebpf:"state_process_end"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
 
@@ -145,7 +151,10 @@ func (m *packetDropMaps) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropVariables struct {
+	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
+	StateProcess          *ebpf.Variable `ebpf:"state_process"`
+	StateProcessEnd       *ebpf.Variable `ebpf:"state_process_end"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
 

@@ -1,0 +1,169 @@
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+)
+
+// cpuSeconds returns what a process has used so far, in user and kernel mode.
+func cpuSeconds(b *testing.B, pid int) float64 {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	// Behind the command in brackets, utime and stime are the 12th and 13th
+	// field, in ticks of 1/100 s (proc_pid_stat(5)).
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+2:]))
+	user, err := strconv.ParseFloat(fields[11], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	system, err := strconv.ParseFloat(fields[12], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return (user + system) / 100
+}
+
+type programList struct {
+	Programs []struct {
+		Name   string
+		Events int64
+		Lost   map[string]int64
+		Hooks  []struct {
+			Name     string
+			Runs     int64
+			NSPerRun int64 `json:"ns_per_run"`
+		}
+	}
+}
+
+func (s *server) programs() programList {
+	s.t.Helper()
+	var list programList
+	s.get("/api/programs", nil, &list)
+	return list
+}
+
+func (l programList) lost() (n int64) {
+	for _, p := range l.Programs {
+		for _, lost := range p.Lost {
+			n += lost
+		}
+	}
+	return n
+}
+
+// storedEvents returns how many events are in the file, nothing left in memory.
+func (s *server) storedEvents() (int64, bool) {
+	s.t.Helper()
+	var health struct{ Store struct{ Events, Pending int64 } }
+	s.get("/health", nil, &health)
+	return health.Store.Events, health.Store.Pending == 0
+}
+
+func benchServer(b *testing.B) *server {
+	b.Helper()
+	config := filepath.Join(b.TempDir(), "ebpf-server.yaml")
+	if err := os.WriteFile(config, []byte("storage: {flush_interval: 100ms}\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return start(b, filepath.Join(built, "ebpf-server"), filepath.Join(b.TempDir(), "events.db"), "--config", config)
+}
+
+// BenchmarkConnections makes short connections, 100 bytes out and 50 back, as
+// fast as they go. Each is four events. It reports the program's CPU time per
+// million events and what each eBPF program takes by the kernel's statistics.
+func BenchmarkConnections(b *testing.B) {
+	s := benchServer(b)
+	ns := bpftest.NewNetNS(b, "bench")
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stats.Close()
+	const n = 20_000
+	for b.Loop() {
+		before, used, began := s.summary("connections", query("netns", ns.Inode)).Count, cpuSeconds(b, s.command.Process.Pid), time.Now()
+		traffic(b, ns, n)
+		took := time.Since(began)
+		eventually(b, func() error {
+			if got := s.summary("connections", query("netns", ns.Inode)).Count - before; got != 4*n {
+				return fmt.Errorf("%d events of %d connections", got, n)
+			}
+			return nil
+		})
+		b.ReportMetric((cpuSeconds(b, s.command.Process.Pid)-used)/(4*n)*1e6, "CPU-s/Mevent")
+		b.ReportMetric(n/took.Seconds(), "connections/s")
+	}
+	list := s.programs()
+	if lost := list.lost(); lost != 0 {
+		b.Errorf("%d events were lost", lost)
+	}
+	for _, p := range list.Programs {
+		for _, h := range p.Hooks {
+			b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
+		}
+	}
+}
+
+// BenchmarkRingBufferToFile fills the ring buffer while the program is stopped,
+// then lets it go on and takes the time until all is in the file.
+func BenchmarkRingBufferToFile(b *testing.B) {
+	s := benchServer(b)
+	ns := bpftest.NewNetNS(b, "bench")
+	const n = 100_000 // of 128 bytes each: fits in the ring buffer of 16 MiB
+	pid := s.command.Process.Pid
+	for b.Loop() {
+		before, _ := s.storedEvents()
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			b.Fatal(err)
+		}
+		ns.Do(b, func() { dropDatagrams(b, n) })
+		used, began := cpuSeconds(b, pid), time.Now()
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			if stored, all := s.storedEvents(); all && stored >= before+n {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		b.ReportMetric(n/time.Since(began).Seconds(), "events/s")
+		b.ReportMetric((cpuSeconds(b, pid)-used)/n*1e6, "CPU-s/Mevent")
+	}
+	if lost := s.programs().lost(); lost != 0 {
+		b.Errorf("%d events were lost", lost)
+	}
+}
+
+// dropDatagrams sends n datagrams to a port that nobody listens on.
+func dropDatagrams(b *testing.B, n int) {
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer c.Close()
+	to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001}
+	for range n {
+		if _, err := c.WriteTo([]byte("dropped"), to); err != nil {
+			b.Error(err)
+			return
+		}
+	}
+}

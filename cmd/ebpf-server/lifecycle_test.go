@@ -1,0 +1,138 @@
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+)
+
+// Everything answers after an end and a new start: by window, pid and command.
+func TestRestart(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "events.db")
+	binary := filepath.Join(built, "ebpf-server")
+	ns := bpftest.NewNetNS(t, "restart")
+	const n = 200
+	begin := time.Now()
+
+	first := start(t, binary, db)
+	serverPID, clientPID := traffic(t, ns, n)
+	eventually(t, func() error {
+		if got := first.summary("connections", query("netns", ns.Inode)); got.Count != 4*n {
+			return fmt.Errorf("%d events before the restart, want %d", got.Count, 4*n)
+		}
+		return nil
+	})
+	end := time.Now()
+	first.stop()
+
+	second := start(t, binary, db)
+	window := []string{"netns", ns.Inode, "since", begin.Format(time.RFC3339Nano), "until", end.Format(time.RFC3339Nano)}
+	for _, test := range []struct {
+		name  string
+		query url.Values
+		want  int64
+	}{
+		{"window", query(window...), 4 * n},
+		{"server's pid", query(append(window, "pid", strconv.Itoa(serverPID))...), 2 * n},
+		{"client's pid", query(append(window, "pid", strconv.Itoa(clientPID))...), 2 * n},
+		{"command", query(append(window, "command", "tclient", "state", "closed")...), n},
+		{"before the window", query("netns", ns.Inode, "until", begin.Format(time.RFC3339Nano)), 0},
+		{"after the window", query("netns", ns.Inode, "since", end.Format(time.RFC3339Nano)), 0},
+	} {
+		if test.name == "before the window" {
+			test.query.Set("since", begin.Add(-time.Hour).Format(time.RFC3339Nano))
+		}
+		if got := second.summary("connections", test.query); got.Count != test.want {
+			t.Errorf("%s: %d events, want %d", test.name, got.Count, test.want)
+		}
+	}
+	// The time between the two runs was not watched, and the answer says so.
+	got := second.summary("connections", query("since", begin.Format(time.RFC3339Nano)))
+	if got.Coverage.Complete || len(got.Coverage.Gaps) == 0 {
+		t.Errorf("coverage over the restart: %+v", got.Coverage)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "ebpf-server.yaml")
+	if err := os.WriteFile(config, []byte("storage: {flush_interval: 200ms}\nretention: {max_age: 2s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"), "--config", config)
+	ns := bpftest.NewNetNS(t, "retention")
+	traffic(t, ns, 10)
+	if got := s.summary("connections", query("netns", ns.Inode)); got.Count == 0 {
+		t.Fatal("nothing was recorded")
+	}
+	// Answers leave out what is too old, and then it leaves the file as well.
+	eventually(t, func() error {
+		if got := s.summary("connections", query("netns", ns.Inode)); got.Count != 0 {
+			return fmt.Errorf("%d events are still answered", got.Count)
+		}
+		return nil
+	})
+	eventually(t, func() error {
+		var health struct{ Store struct{ Events int64 } }
+		s.get("/health", nil, &health)
+		if health.Store.Events > 20 { // those of this test's own requests
+			return fmt.Errorf("%d events are still in the file", health.Store.Events)
+		}
+		return nil
+	})
+	if got := s.summary("connections", query("since", "-1m")); got.Coverage.Complete {
+		t.Error("coverage does not tell of what retention removed")
+	}
+}
+
+// An answer includes what happened before the question, although the program
+// is not woken for every event.
+func TestAnswersAreCurrent(t *testing.T) {
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
+	ns := bpftest.NewNetNS(t, "current")
+	for i := range 20 {
+		ns.Do(t, func() {
+			if _, err := net.Dial("tcp4", "127.0.0.1:7001"); err == nil {
+				t.Error("connected to a closed port")
+			}
+		})
+		if got := s.events(query("type", "connection", "netns", ns.Inode, "state", "failed")); got.Count != i+1 {
+			t.Fatalf("%d events after %d failed connects", got.Count, i+1)
+		}
+	}
+}
+
+// The drops of two known packets, by what the API says of them.
+func TestDrops(t *testing.T) {
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
+	ns := bpftest.NewNetNS(t, "drops")
+	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in udp dport 7002 drop")
+	ns.Do(t, func() {
+		for _, port := range []string{"7001", "7002"} {
+			c, err := net.Dial("udp4", "127.0.0.1:"+port)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := c.Write([]byte("hello")); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}
+	})
+	got := s.summary("packet_drops", query("netns", ns.Inode, "protocol", "udp", "interface", "lo"))
+	if got.Count != 2 || got.Counts["NO_SOCKET"] != 1 || got.Counts["NETFILTER_DROP"] != 1 || got.Sums["length"] != 2*(28+5) {
+		t.Errorf("summary: %+v", got)
+	}
+	var posted summary
+	s.post("/api/packet_drops/summary", `{"duration":60,"filters":{"netns":`+ns.Inode+`,"protocol":"udp"}}`, &posted)
+	if posted.Count != 2 {
+		t.Errorf("posted summary: %+v", posted)
+	}
+}

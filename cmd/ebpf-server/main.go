@@ -1,0 +1,27 @@
+// Command ebpf-server records what a Linux host's network does and answers
+// questions about it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// version is set by the build (-ldflags "-X main.version=...").
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// After the first signal the second one ends the program at once.
+	context.AfterFunc(ctx, stop)
+	if err := serveCommand().ExecuteContext(ctx); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(os.Stderr, "ebpf-server: %s\n", strings.TrimSuffix(line, "\n"))
+		}
+		os.Exit(1)
+	}
+}

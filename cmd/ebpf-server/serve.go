@@ -1,0 +1,33 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/srodi/ebpf-server/internal/config"
+	"github.com/srodi/ebpf-server/internal/daemon"
+)
+
+// serveCommand is the program without a verb: it records and serves.
+func serveCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "ebpf-server",
+		Short: "Record connections and packet drops of this host, and answer questions about them",
+		Long: `ebpf-server watches the host's network through eBPF, keeps every event in one
+file and answers questions about any window of time over a REST API.
+
+Without a verb it records and serves; that needs root.`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(cmd.Flags(), daemon.Known())
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), c, version)
+		},
+	}
+	config.AddFlags(command.Flags())
+	command.AddCommand(versionCommand())
+	return command
+}

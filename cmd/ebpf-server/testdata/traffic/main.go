@@ -1,0 +1,101 @@
+// Command traffic makes TCP connections of known number and size for the tests:
+//
+//	traffic server ADDRESS N   accepts N connections, on each takes 100 bytes and gives 50
+//	traffic client ADDRESS N   makes them, WORKERS at a time
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+)
+
+const (
+	workers  = 8
+	question = 100
+	answer   = 50
+)
+
+func main() {
+	if len(os.Args) != 4 {
+		fail(fmt.Errorf("usage: traffic server|client ADDRESS N"))
+	}
+	n, err := strconv.Atoi(os.Args[3])
+	if err != nil {
+		fail(err)
+	}
+	switch os.Args[1] {
+	case "server":
+		err = serve(os.Args[2], n)
+	case "client":
+		err = connect(os.Args[2], n)
+	default:
+		err = fmt.Errorf("no role %q", os.Args[1])
+	}
+	if err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func serve(address string, n int) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	var open sync.WaitGroup
+	for range n {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		open.Go(func() {
+			defer c.Close()
+			if _, err := io.CopyN(io.Discard, c, question); err != nil {
+				fail(err)
+			}
+			if _, err := c.Write(make([]byte, answer)); err != nil {
+				fail(err)
+			}
+			_, _ = c.Read(make([]byte, 1)) // until the client closes
+		})
+	}
+	open.Wait()
+	return nil
+}
+
+func connect(address string, n int) error {
+	var running sync.WaitGroup
+	for worker := range workers {
+		running.Go(func() {
+			for range n/workers + min(1, max(0, n%workers-worker)) {
+				if err := exchange(address); err != nil {
+					fail(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	return nil
+}
+
+func exchange(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write(make([]byte, question)); err != nil {
+		return err
+	}
+	_, err = io.CopyN(io.Discard, c, answer)
+	return err
+}

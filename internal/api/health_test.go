@@ -1,0 +1,61 @@
+package api
+
+import (
+	"testing"
+
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store"
+)
+
+// unwritable is a store whose last flush failed.
+type unwritable struct{ *store.Store }
+
+func (u unwritable) Status() query.Status {
+	status := u.Store.Status()
+	status.LastError = "no space left on device"
+	return status
+}
+
+func TestHealth(t *testing.T) {
+	st := openStore(t)
+	states := func(first, second string) monitors {
+		m := running()
+		m[0].State, m[1].State = first, second
+		m[1].Error = "attach hook: permission denied"
+		return m
+	}
+	for name, test := range map[string]struct {
+		store    Store
+		programs monitors
+		want     scenario
+	}{
+		"ok": {st, running(), scenario{status: 200, contains: []string{
+			`"status":"ok"`, `"version":"1.2.3"`, `"uptime_s":6`, `"lost":{"connection":7}`, `{"name":"connection","state":"running"}`, `"file_bytes":`, `"pending":0`,
+		}, lacks: []string{"last_error"}}},
+		"one failed":       {st, states(StateRunning, StateFailed), scenario{status: 200, contains: []string{`"status":"degraded"`, `"error":"attach hook: permission denied"`}}},
+		"one switched off": {st, states(StateRunning, StateDisabled), scenario{status: 200, contains: []string{`"status":"ok"`}}},
+		"all failed":       {st, states(StateFailed, StateFailed), scenario{status: 503, contentType: "application/json", contains: []string{`"status":"down"`}}},
+		"no programs":      {st, nil, scenario{status: 503, contentType: "application/json", contains: []string{`"status":"down"`, `"programs":[]`}}},
+		"cannot write":     {unwritable{st}, running(), scenario{status: 503, contentType: "application/json", contains: []string{`"status":"down"`, `"last_error":"no space left`}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := serve(t, func(o *Options) { o.Store, o.Programs = test.store, test.programs })
+			test.want.url = "/health"
+			test.want.run(t, base)
+		})
+	}
+}
+
+func TestPrograms(t *testing.T) {
+	base := serve(t, func(o *Options) { o.Store = openStore(t) })
+	scenarios(t, base, []scenario{
+		{name: "list", url: "/api/programs", status: 200, contains: []string{
+			`{"programs":[{"name":"connection","collection":"connections","summary":"Connections of this host.","state":"running"`,
+			`"hooks":[{"name":"handle_set_state","kind":"tp_btf","target":"inet_sock_set_state","attached":true,"optional":false,"runs":12,"ns_per_run":310}]`,
+			`"features":{"ring_buffer":true}`, `"lost":{"map_full":4,"ring_buffer_full":3}`, `"filtered":{}`,
+			`{"name":"bytes_sent","type":"int","unit":"bytes","description":"Sent."}`, `"values":["established","failed","closed"]`,
+		}, lacks: []string{"null"}},
+		{name: "no parameters", url: "/api/programs?state=running", status: 400, contains: []string{`"field":"state"`, "there are no parameters"}},
+		{name: "HEAD", method: "HEAD", url: "/api/programs", status: 200},
+	})
+}

@@ -1,0 +1,255 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi2"
+	"github.com/getkin/kin-openapi/openapi2conv"
+	"github.com/getkin/kin-openapi/openapi3"
+
+	apidocs "github.com/srodi/ebpf-server/docs/api"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+//go:generate go run github.com/swaggo/swag/cmd/swag init --quiet --dir .,../query --generalInfo openapi.go --useStructName --outputTypes json --output ../../docs/api
+
+const (
+	schemas       = "#/components/schemas/"
+	anySummary    = "/api/{collection}/summary" // stands for one path per type in the comments
+	bearerScheme  = "token"
+	mimeJSON      = "application/json"
+	mimeProblem   = "application/problem+json"
+	problemSchema = schemas + "Problem"
+)
+
+// OpenAPI makes the OpenAPI 3 description of the API: what swag made of the
+// comments on the handlers, converted from OpenAPI 2, and with it what follows
+// from the declared types: the filters, the events, and a path per summary.
+//
+//	@title			ebpf-server
+//	@version		0
+//	@description	What talked to what, what failed and what was dropped on this host, and how far the answer can be trusted.
+//	@description	Times in answers are RFC 3339 in UTC. A value that is not known is left out. Unknown parameters are an error.
+//	@license.name	MIT
+//	@tag.name			events
+//	@tag.name			summaries
+//	@tag.name			state
+func OpenAPI(version string, types []*event.Type) ([]byte, error) {
+	var v2 openapi2.T
+	if err := json.Unmarshal(apidocs.Swagger, &v2); err != nil {
+		return nil, fmt.Errorf("read generated API description: %w", err)
+	}
+	doc, err := openapi2conv.ToV3(&v2)
+	if err != nil {
+		return nil, fmt.Errorf("convert API description to OpenAPI 3: %w", err)
+	}
+	doc.Info.Version = version
+	describeToken(doc)
+	describeEvents(doc, types)
+	describeSummaries(doc, types)
+	for _, item := range doc.Paths.Map() {
+		for _, op := range item.Operations() {
+			fixProblems(op)
+		}
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("write API description: %w", err)
+	}
+	return body, nil
+}
+
+// describeToken says that a token may be asked for, but never by /health.
+func describeToken(doc *openapi3.T) {
+	doc.Components.SecuritySchemes = openapi3.SecuritySchemes{bearerScheme: {
+		Value: openapi3.NewSecurityScheme().WithType("http").WithScheme("bearer").
+			WithDescription("Only where the server is configured with a token."),
+	}}
+	doc.Security = openapi3.SecurityRequirements{{}, {bearerScheme: {}}}
+	doc.Paths.Value("/health").Get.Security = &openapi3.SecurityRequirements{}
+}
+
+// fixProblems gives errors their media type: OpenAPI 2 knows one for all answers.
+func fixProblems(op *openapi3.Operation) {
+	for _, response := range op.Responses.Map() {
+		if media := response.Value.Content[mimeJSON]; media != nil && media.Schema.Ref == problemSchema {
+			response.Value.Content = openapi3.Content{mimeProblem: media}
+		}
+	}
+}
+
+// describeEvents adds a schema per type and every column as a filter.
+func describeEvents(doc *openapi3.T, types []*event.Type) {
+	anyEvent := openapi3.NewSchema()
+	anyEvent.Discriminator = &openapi3.Discriminator{PropertyName: "type", Mapping: map[string]openapi3.MappingRef{}}
+	for _, t := range types {
+		doc.Components.Schemas[t.Name] = openapi3.NewSchemaRef("", eventSchema(t))
+		anyEvent.OneOf = append(anyEvent.OneOf, openapi3.NewSchemaRef(schemas+t.Name, nil))
+		anyEvent.Discriminator.Mapping[t.Name] = openapi3.MappingRef{Ref: schemas + t.Name}
+	}
+	doc.Components.Schemas["Event"] = openapi3.NewSchemaRef("", anyEvent)
+	doc.Components.Schemas["EventPage"].Value.Properties["events"].Value.Items = openapi3.NewSchemaRef(schemas+"Event", nil)
+
+	op := doc.Paths.Value("/api/events").Get
+	op.Responses.Value("200").Value.Content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
+	for _, p := range op.Parameters {
+		if p.Value.Name == "type" {
+			p.Value.Schema.Value.Items.Value.Enum = typeNames(types)
+		}
+	}
+	addFilters(op, types)
+}
+
+func typeNames(types []*event.Type) []any {
+	var names []any
+	for _, t := range types {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+func eventSchema(t *event.Type) *openapi3.Schema {
+	schema := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	schema.Description = t.Summary
+	schema.Required = []string{"time", "type"}
+	kind := openapi3.NewStringSchema().WithEnum(t.Name)
+	kind.Description = "Type of the event."
+	schema.WithProperty("type", kind)
+	for _, c := range t.Columns {
+		schema.WithProperty(c.Name, columnSchema(c))
+	}
+	return schema
+}
+
+func columnSchema(c event.Column) *openapi3.Schema {
+	schema := openapi3.NewStringSchema()
+	switch c.Kind {
+	case event.KindInt:
+		schema = openapi3.NewInt64Schema()
+	case event.KindTime:
+		schema = openapi3.NewDateTimeSchema()
+	}
+	schema.Description = c.Description
+	if c.Unit != "" {
+		schema.Description += " Unit: " + c.Unit + "."
+		schema.Extensions = map[string]any{"x-unit": c.Unit}
+	}
+	for _, value := range c.Values {
+		schema.Enum = append(schema.Enum, value)
+	}
+	if c.Example != "" {
+		schema.Example = c.Example
+		if n, err := strconv.ParseInt(c.Example, 10, 64); err == nil && c.Kind == event.KindInt {
+			schema.Example = n
+		}
+	}
+	return schema
+}
+
+// filterSchema is one wanted value of a column.
+func filterSchema(c event.Column) *openapi3.Schema {
+	schema := columnSchema(c)
+	if c.Kind == event.KindIP {
+		schema.Description += " An address, or a network such as 10.0.0.0/8."
+	}
+	return schema
+}
+
+// addFilters adds a query parameter for every column of the types.
+func addFilters(op *openapi3.Operation, types []*event.Type) {
+	for _, name := range columnNames(types) {
+		var schema *openapi3.Schema
+		var owners []string
+		for _, t := range types {
+			i, ok := t.Column(name)
+			if !ok {
+				continue
+			}
+			owners = append(owners, t.Name)
+			mine := filterSchema(t.Columns[i])
+			if schema == nil {
+				schema = mine
+			}
+			if len(mine.Enum) == 0 || len(schema.Enum) == 0 {
+				schema.Enum = nil // a type that takes any value
+			}
+			for _, value := range mine.Enum {
+				if len(schema.Enum) > 0 && !slices.Contains(schema.Enum, value) {
+					schema.Enum = append(schema.Enum, value)
+				}
+			}
+		}
+		p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(schema))
+		p.Description = "Filter. " + schema.Description
+		if len(owners) < len(types) {
+			p.Description += " Only " + strings.Join(owners, ", ") + "."
+		}
+		p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
+		op.AddParameter(p)
+	}
+}
+
+// describeSummaries puts a path per type in place of the one in the comments.
+func describeSummaries(doc *openapi3.T, types []*event.Type) {
+	common := doc.Paths.Value(anySummary)
+	doc.Paths.Delete(anySummary)
+	describeGroups(doc)
+	for _, t := range types {
+		get, post := *common.Get, *common.Post
+		get.Parameters = slices.Clone(common.Get.Parameters)
+		for _, op := range []*openapi3.Operation{&get, &post} {
+			op.OperationID += "-" + t.Collection
+			op.Summary = strings.ReplaceAll(t.Collection, "_", " ") + ": " + op.Summary
+			op.Description = t.Summary + " " + op.Description
+		}
+		body := summaryBody(t, get.Parameters)
+		post.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithContent(openapi3.Content{mimeJSON: body})}
+		addFilters(&get, []*event.Type{t})
+		doc.Paths.Set("/api/"+t.Collection+"/summary", &openapi3.PathItem{Get: &get, Post: &post})
+	}
+}
+
+// describeGroups describes what a Group writes as JSON, which its Go fields do
+// not tell: the figures that a Bucket has, beside columns instead of a time.
+func describeGroups(doc *openapi3.T) {
+	group := doc.Components.Schemas["Group"].Value
+	group.Description = "The columns that the group shares, under their own names, and the figures of its events."
+	group.Properties = maps.Clone(doc.Components.Schemas["Bucket"].Value.Properties)
+	delete(group.Properties, "time")
+	delete(doc.Components.Schemas, "KeyValue")
+}
+
+// summaryBody is the object that POST takes: the parameters of GET, with the
+// columns both beside them and in "filters".
+func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaType {
+	filters := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	filters.Description = "A value, or a list of values, for each of some columns. The columns are also taken outside of this object."
+	for _, c := range t.Columns {
+		if c.Kind == event.KindTime {
+			continue
+		}
+		one := filterSchema(c)
+		either := openapi3.NewOneOfSchema(one, openapi3.NewArraySchema().WithItems(one).WithMinItems(1))
+		either.Description = one.Description
+		filters.WithProperty(c.Name, either)
+	}
+	body := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	maps.Copy(body.Properties, filters.Properties)
+	body.WithProperty(filtersField, filters)
+	for _, p := range parameters {
+		schema := *p.Value.Schema.Value
+		if schema.Type.Is(openapi3.TypeString) {
+			schema = *openapi3.NewOneOfSchema(openapi3.NewStringSchema(), openapi3.NewFloat64Schema()) // times and time spans
+		}
+		schema.Description = p.Value.Description
+		body.WithProperty(p.Value.Name, &schema)
+	}
+	media := openapi3.NewMediaType().WithSchema(body)
+	media.Example = map[string]any{"duration": 60}
+	return media
+}

@@ -1,0 +1,135 @@
+package api
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+func TestSummary(t *testing.T) {
+	st := openStore(t)
+	fill(st, time.Now().Add(-30*time.Second))
+	fill(st, start)
+	base := serve(t, func(o *Options) { o.Store = st })
+	const fixed = `"since":"2024-11-21T03:12:00Z","until":"2024-11-21T03:13:00Z"`
+	form := map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
+	post := func(name, body string, contains ...string) scenario {
+		return scenario{name: name, method: "POST", url: "/api/connections/summary", body: body, status: 200, contains: contains}
+	}
+	all := []scenario{
+		{name: "the first request that anyone tries", method: "POST", url: "/api/connections/summary", headers: form, body: `{"duration":60}`, status: 200,
+			contains: []string{`"type":"connection"`, `"count":10`, `"counts":{"closed":8,"established":1,"failed":1}`, `"sums":{"bytes_sent":450}`, `"distinct":{`, `"top":{"command":[{"command":"curl","count":5`, `"coverage":{`}},
+		post("empty body", "", `"count":10`),
+		post("white space", " \n", `"count":10`),
+		post("empty object", "{}", `"count":10`),
+		post("null", "null", `"count":10`),
+		post("null duration", `{"duration":null}`, `"count":10`),
+		post("text duration", `{"duration":"1m30s"}`, `"count":10`),
+		post("numeric text", `{"duration":"60"}`, `"count":10`),
+		post("fraction", `{"duration":0.5}`, `"count":0`),
+		post("window", `{`+fixed+`}`, `"count":10`, `"since":"2024-11-21T03:12:00Z"`, `"until":"2024-11-21T03:13:00Z"`),
+		post("Unix window", `{"since":1732158720,"until":1732158725.5}`, `"count":6`),
+		post("duration before until", `{"until":"2024-11-21T03:12:05Z","duration":2}`, `"count":2`),
+		post("filter inside", `{`+fixed+`,"filters":{"command":"curl","state":["closed","failed"]}}`, `"count":4`),
+		post("filter beside", `{`+fixed+`,"pid":[101,102,"103"]}`, `"count":3`),
+		post("filter both", `{`+fixed+`,"destination_ip":"10.0.0.0/8","filters":{"destination_port":443}}`, `"count":9`),
+		post("group by text", `{`+fixed+`,"group_by":"command","top":1}`, `"groups":[{"command":"curl","count":5`, `"groups_total":2`),
+		post("group by list", `{`+fixed+`,"group_by":["destination_port","command"]}`, `"destination_port":22`, `"groups_total":3`),
+		post("group by commas", `{`+fixed+`,"group_by":"destination_port, command,state"}`, `"groups_total":`),
+		post("series", `{`+fixed+`,"interval":"30s"}`, `"series":[{"time":"2024-11-21T03:12:00Z","count":10`, `{"time":"2024-11-21T03:12:30Z","count":0`),
+		{name: "query with POST", method: "POST", url: "/api/connections/summary?duration=60", body: `{"command":"sshd"}`, status: 200, contains: []string{`"count":5`}},
+		{name: "GET", url: "/api/connections/summary", status: 200, contains: []string{`"count":10`}},
+		{name: "GET with parameters", url: "/api/connections/summary?since=2024-11-21T03:12:00Z&until=2024-11-21T03:13:00Z&pid=101&pid=102&group_by=state&group_by=command&interval=20", status: 200,
+			contains: []string{`"count":2`, `"groups_total":2`, `"series":[`}},
+		{name: "drops", url: "/api/packet_drops/summary?duration=5m", status: 200,
+			contains: []string{`"counts":{"CPU_BACKLOG":1,"NETFILTER_DROP":1,"NO_SOCKET":2}`, `"sums":{"length":240}`}},
+		{name: "HEAD", method: "HEAD", url: "/api/connections/summary", status: 200},
+	}
+	scenarios(t, base, all)
+}
+
+func TestSummaryRefusals(t *testing.T) {
+	base := serve(t, func(o *Options) { o.Store = openStore(t) })
+	bad := func(name, body string, contains ...string) scenario {
+		return scenario{name: name, method: "POST", url: "/api/connections/summary", body: body, status: 400, contains: contains}
+	}
+	scenarios(t, base, []scenario{
+		bad("unknown", `{"durations":60}`, `"field":"durations"`, "did you mean duration?"),
+		bad("unknown filter", `{"filters":{"colour":"red"}}`, `"field":"colour"`, "known are duration"),
+		bad("of another type", `{"drop_reason":"NO_SOCKET"}`, `"field":"drop_reason"`),
+		bad("parameter among filters", `{"filters":{"since":"-5m"}}`, `"field":"since"`, "is not a column"),
+		bad("filters as a list", `{"filters":["pid"]}`, `"field":"filters"`),
+		bad("empty list", `{"pid":[]}`, `"field":"pid"`, "empty list"),
+		bad("nested list", `{"pid":[[1]]}`, `"field":"pid"`),
+		bad("object", `{"pid":{"min":1}}`, `"field":"pid"`),
+		bad("bool", `{"pid":true}`, `"field":"pid"`),
+		bad("twice", `{"pid":1,"filters":{"pid":2}}`, `"field":"pid"`, "two places"),
+		bad("no name", `{"":1}`, "is not known here"),
+		bad("duration and since", `{"duration":60,"since":"-5m"}`, `"field":"duration"`, "since"),
+		bad("duration 0", `{"duration":0}`, `"field":"duration"`, "more than 0"),
+		bad("duration negative", `{"duration":-60}`, `"field":"duration"`),
+		bad("duration huge", `{"duration":1e18}`, `"field":"duration"`),
+		bad("duration beyond floats", `{"duration":1e999}`, `"field":"duration"`),
+		bad("duration not a number", `{"duration":"NaN"}`, `"field":"duration"`),
+		bad("duration without end", `{"duration":"Inf"}`, `"field":"duration"`),
+		bad("duration text", `{"duration":"soon"}`, `"field":"duration"`, "number of seconds"),
+		bad("duration twice", `{"duration":[60,61]}`, `"field":"duration"`, "only once"),
+		bad("since after until", `{"since":"2024-11-21T03:13:00Z","until":"2024-11-21T03:12:00Z"}`, "before since"),
+		bad("since in the future", `{"since":"now+1h"}`, `"field":"since"`, "future"),
+		bad("too many groups", `{"group_by":["pid","command","state","uid"]}`, `"field":"group_by"`),
+		bad("group by unknown", `{"group_by":"colour"}`, `"field":"group_by"`),
+		bad("group by time", `{"group_by":"time"}`, `"field":"group_by"`, "interval"),
+		bad("group twice", `{"group_by":["pid","pid"]}`, `"field":"group_by"`),
+		bad("top 0", `{"top":0}`, `"field":"top"`, "from 1 to 1000"),
+		bad("top huge", `{"top":1001}`, `"field":"top"`),
+		bad("interval too fine", `{"duration":"30d","interval":1}`, `"field":"interval"`),
+		bad("interval negative", `{"interval":-1}`, `"field":"interval"`),
+		bad("wrong value", `{"filters":{"destination_ip":"host"}}`, `"field":"destination_ip"`),
+
+		bad("form", `duration=60`, "line 1, column 1"),
+		bad("broken JSON", "{\"duration\": 60,\n  \"pid\": 1x}", "line 2, column 11"),
+		bad("unfinished", "{\"duration\": 60", "line 1, column 16"),
+		bad("more text", "{} {}", "line 1, column"),
+		bad("list", `[60]`, "must be a JSON object", "array"),
+		bad("number", `60`, "must be a JSON object"),
+		bad("not UTF-8", "{\"\xff\": 1}", "is not known here"),
+		bad("deep", strings.Repeat("[", 200_000), "not one JSON object"),
+		{name: "too large", method: "POST", url: "/api/connections/summary", body: `{"command":"` + strings.Repeat("x", maxBody) + `"}`, status: 413},
+		{name: "long value", method: "POST", url: "/api/connections/summary", body: `{"pid":"` + strings.Repeat("x", maxBody-100) + `"}`, status: 400, contains: []string{`"field":"pid"`, "xx..."}},
+		{name: "long name", method: "POST", url: "/api/connections/summary", body: `{"` + strings.Repeat("x", maxBody-100) + `":1}`, status: 400, contains: []string{"xx..."}},
+		{name: "GET twice", url: "/api/connections/summary?top=1&top=2", status: 400, contains: []string{`"field":"top"`}},
+		{name: "GET with filters", url: "/api/connections/summary?filters=pid", status: 400, contains: []string{`"field":"filters"`}},
+		{name: "unknown collection", url: "/api/sockets/summary", status: 404, contains: []string{"/api/sockets/summary"}},
+		{name: "type instead of collection", method: "POST", url: "/api/connection/summary", status: 404},
+	})
+}
+
+// The body comes in pieces and without its length.
+func TestSummaryOfChunkedBody(t *testing.T) {
+	st := openStore(t)
+	b := event.NewBatch(connectionType, 1)
+	b.Append(start.UnixNano())
+	st.Append(b)
+	base := serve(t, func(o *Options) { o.Store = st })
+	in, out := io.Pipe()
+	go func() {
+		for _, part := range []string{`{"since":0,`, `"top"`, `:5}`} {
+			_, _ = out.Write([]byte(part))
+		}
+		out.Close()
+	}()
+	answer, err := http.Post(base+"/api/connections/summary", "text/plain", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	content, _ := io.ReadAll(answer.Body)
+	if answer.StatusCode != http.StatusOK || !bytes.Contains(content, []byte(`"count":1`)) {
+		t.Errorf("status %d: %s", answer.StatusCode, content)
+	}
+}

@@ -1,0 +1,182 @@
+package packetdrop_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"testing"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
+)
+
+func send(t *testing.T, ns *bpftest.NetNS, network, address string, datagrams, size int) (source string) {
+	t.Helper()
+	ns.Do(t, func() {
+		c, err := net.ListenPacket(network, ":0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		to, err := net.ResolveUDPAddr(network, address)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for range datagrams {
+			// What an output rule drops is an error of the sender.
+			_, _ = c.WriteTo(make([]byte, size), to)
+		}
+		_, source, _ = net.SplitHostPort(c.LocalAddr().String())
+	})
+	return source
+}
+
+func TestClosedPort(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	for _, test := range []struct {
+		name, network, ip string
+		header            int
+	}{{"IPv4", "udp4", "127.0.0.1", 28}, {"IPv6", "udp6", "::1", 48}} {
+		t.Run(test.name, func(t *testing.T) {
+			ns := bpftest.NewNetNS(t, "closed")
+			source := send(t, ns, test.network, net.JoinHostPort(test.ip, "7001"), 3, 10)
+			r.WaitFor(t, ns, 3, bpftest.Event{
+				"drop_reason": "NO_SOCKET", "protocol": "udp", "source_ip": test.ip, "source_port": source,
+				"destination_ip": test.ip, "destination_port": "7001", "interface": "lo", "length": strconv.Itoa(test.header + 10),
+			})
+		})
+	}
+	if lost := r.LostEvents(); len(lost) != 0 {
+		t.Errorf("lost %v", lost)
+	}
+}
+
+// pair makes two namespaces joined by veth, 10.9.0.1 (fd09::1) and 10.9.0.2 (fd09::2).
+func pair(t *testing.T) (a, b *bpftest.NetNS) {
+	t.Helper()
+	a, b = bpftest.NewNetNS(t, "a"), bpftest.NewNetNS(t, "b")
+	bpftest.Run(t, "ip", "link", "add", "v-a", "netns", a.Name, "type", "veth", "peer", "name", "v-b", "netns", b.Name)
+	for i, ns := range []*bpftest.NetNS{a, b} {
+		device := "v-" + string("ab"[i])
+		ns.Run(t, "sysctl", "-qw", "net.ipv6.conf."+device+".accept_dad=0")
+		ns.Run(t, "ip", "addr", "add", fmt.Sprintf("10.9.0.%d/24", i+1), "dev", device)
+		ns.Run(t, "ip", "addr", "add", fmt.Sprintf("fd09::%d/64", i+1), "dev", device, "nodad")
+		ns.Run(t, "ip", "link", "set", device, "up")
+	}
+	return a, b
+}
+
+func TestNftDrop(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	a, b := pair(t)
+	const rules = `add table inet t
+		add counter inet t dropped
+		add chain inet t in { type filter hook input priority 0; }
+		add rule inet t in udp dport 7001 counter name dropped drop`
+	b.Run(t, "nft", rules)
+	for _, test := range []struct {
+		network, source, destination string
+		header                       int
+	}{{"udp4", "10.9.0.1", "10.9.0.2", 28}, {"udp6", "fd09::1", "fd09::2", 48}} {
+		port := send(t, a, test.network, net.JoinHostPort(test.destination, "7001"), 5, 100)
+		r.WaitFor(t, b, 5, bpftest.Event{
+			"drop_reason": "NETFILTER_DROP", "protocol": "udp", "source_ip": test.source, "source_port": port,
+			"destination_ip": test.destination, "destination_port": "7001", "interface": "v-b", "length": strconv.Itoa(test.header + 100),
+		})
+	}
+	var packets, bytes, seen, seenBytes int
+	counted := b.Run(t, "nft", "list", "counter", "inet", "t", "dropped")
+	if _, err := fmt.Sscanf(afterWord(counted, "packets"), "%d bytes %d", &packets, &bytes); err != nil {
+		t.Fatalf("read counter: %v\n%s", err, counted)
+	}
+	for _, e := range r.Events(t, b) {
+		if e["drop_reason"] == "NETFILTER_DROP" {
+			length, _ := strconv.Atoi(e["length"])
+			seen, seenBytes = seen+1, seenBytes+length
+		}
+	}
+	if seen != packets || seenBytes != bytes {
+		t.Errorf("%d events with %d bytes; nft counted %d packets with %d bytes", seen, seenBytes, packets, bytes)
+	}
+}
+
+func afterWord(text, word string) string {
+	for i := range len(text) - len(word) {
+		if text[i:i+len(word)] == word {
+			return text[i+len(word)+1:]
+		}
+	}
+	return ""
+}
+
+// A packet dropped on its way out still belongs to a socket, which tells the user.
+func TestOutputDropTellsTheUser(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	ns := bpftest.NewNetNS(t, "out")
+	ns.Run(t, "nft", "add table ip t; add chain ip t out { type filter hook output priority 0; }; add rule ip t out udp dport 7001 drop")
+	ns.Run(t, "setpriv", "--reuid=4711", "--clear-groups", "bash", "-c", "echo hello > /dev/udp/127.0.0.1/7001 || true")
+	r.WaitFor(t, ns, 1, bpftest.Event{
+		"drop_reason": "NETFILTER_DROP", "uid": "4711", "destination_port": "7001", "interface": "lo", "length": "34",
+	})
+}
+
+func TestTCPToClosedPort(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	ns := bpftest.NewNetNS(t, "rst")
+	ns.Do(t, func() {
+		if _, err := net.Dial("tcp4", "127.0.0.1:7001"); err == nil {
+			t.Error("connected to a closed port")
+		}
+	})
+	r.WaitFor(t, ns, 1, bpftest.Event{"drop_reason": "NO_SOCKET", "protocol": "tcp", "destination_port": "7001", "interface": "lo"})
+}
+
+// A connection that goes well drops nothing: the segments that the kernel frees
+// in the end are counted as filtered, not told as drops.
+func TestOrdinaryCloseIsNoDrop(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	ns := bpftest.NewNetNS(t, "fin")
+	const connections = 50
+	ns.Do(t, func() {
+		l, err := net.Listen("tcp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		for i := range connections {
+			echoed := make(chan struct{})
+			go func() {
+				defer close(echoed)
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}()
+			c, err := net.Dial("tcp4", "127.0.0.1:7001")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = c.Write(make([]byte, 100))
+			_, _ = io.ReadFull(c, make([]byte, 100))
+			if i%2 == 0 { // ends one direction and waits for the other
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+			}
+			c.Close()
+			<-echoed
+		}
+	})
+	if drops := r.Events(t, ns); len(drops) != 0 {
+		t.Errorf("%d drops: %v", len(drops), drops[0])
+	}
+	if filtered := r.Status().Filtered; filtered < connections/2 {
+		t.Errorf("%d filtered, want at least %d", filtered, connections/2)
+	}
+}

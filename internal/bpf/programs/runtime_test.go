@@ -1,0 +1,137 @@
+package programs_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
+)
+
+// changed is a monitor whose eBPF object is changed before it is loaded.
+func changed(m *bpf.Monitor, change func(*ebpf.CollectionSpec)) *bpf.Monitor {
+	other := *m
+	other.Load = func() (*ebpf.CollectionSpec, error) {
+		spec, err := m.Load()
+		if err == nil {
+			change(spec)
+		}
+		return spec, err
+	}
+	return &other
+}
+
+func TestMissingHook(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host, err := bpf.NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hook := range []string{"inet_sock_set_state", "sys_enter_connect"} {
+		m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+			spec.Programs[hook].SectionName = strings.Replace(spec.Programs[hook].SectionName, hook, "no_such_hook", 1)
+			spec.Programs[hook].AttachTo = strings.Replace(spec.Programs[hook].AttachTo, hook, "no_such_hook", 1)
+		})
+		_, err := bpf.Start(m, host, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		if err == nil {
+			t.Fatalf("%s: started without its hook", hook)
+		}
+		for _, part := range []string{"connection", hook, "no_such_hook"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: error %q does not name %s", hook, err, part)
+			}
+		}
+	}
+}
+
+// Without an optional hook the monitor runs, says what is missing, and leaves
+// out what it does not know.
+func TestMissingOptionalHook(t *testing.T) {
+	m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		hook := spec.Programs["sock_recv_length"]
+		hook.SectionName, hook.AttachTo = "tp_btf/no_such_hook", "no_such_hook"
+	})
+	r := bpftest.Start(t, m)
+	if r.Status().Features["udp_bytes"] || !r.Status().Features["udp_close"] {
+		t.Errorf("features %v", r.Status().Features)
+	}
+	ns := bpftest.NewNetNS(t, "optional")
+	ns.Do(t, func() {
+		c, err := net.Dial("udp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Close()
+	})
+	closed := r.WaitFor(t, ns, 1, bpftest.Event{"state": "closed"})[0]
+	if bytes, ok := closed["bytes_sent"]; ok {
+		t.Errorf("bytes_sent %s is made up", bytes)
+	}
+}
+
+// What does not fit in the ring buffer is counted: nothing is lost silently.
+func TestLossIsCounted(t *testing.T) {
+	r := bpftest.Start(t, changed(packetdrop.Monitor, func(spec *ebpf.CollectionSpec) {
+		spec.Maps["events"].MaxEntries = 4096
+	}))
+	ns := bpftest.NewNetNS(t, "loss")
+	const n = 5000
+	ns.Do(t, func() {
+		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for range n {
+			if _, err := c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	got := len(r.Events(t, ns))
+	lost := r.LostEvents()[bpf.LostRingBufferFull]
+	// Drops of other traffic on this machine may be among the lost.
+	if got == 0 || lost == 0 || int64(got)+lost < n {
+		t.Errorf("%d events and %d lost, of %d", got, lost, n)
+	}
+	if status := r.Status(); status.Lost[bpf.LostRingBufferFull] != lost {
+		t.Errorf("status says %v, the sink was told %d", status.Lost, lost)
+	}
+}
+
+func TestStopHandsOverTheRest(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host, err := bpf.NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bpftest.NewRecorder()
+	program, err := bpf.Start(packetdrop.Monitor, host, r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := bpftest.NewNetNS(t, "stop")
+	ns.Do(t, func() {
+		if _, err := net.Dial("tcp4", "127.0.0.1:7001"); err == nil {
+			t.Error("connected to a closed port")
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := program.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Recorded(ns); len(got) != 1 {
+		t.Errorf("%d events after the stop, want 1: %v", len(got), got)
+	}
+}

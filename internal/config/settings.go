@@ -1,0 +1,170 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// The prefix of all environment variables.
+const prefix = "EBPF_SERVER_"
+
+// Flushes more frequent than this cost more than they save, and less frequent
+// ones put too much at risk when the power fails.
+const (
+	minFlushInterval = 100 * time.Millisecond
+	maxFlushInterval = 10 * time.Minute
+)
+
+// setting is everything there is to know about one key.
+type setting struct {
+	key     string                  // as in the file, sections joined by dots
+	value   string                  // default, as one would write it
+	flag    string                  // flag that sets it; empty: none
+	usage   string                  // of the flag
+	follows string                  // if that key is set and this one is not, this one's default does not hold: set gets ""
+	set     func(text string) error // checks a value and puts it into the Config
+}
+
+// typeLimits are the defaults of types that are more frequent than others.
+var typeLimits = map[string]struct{ maxAge, maxSize string }{
+	"packet_drop": {"3d", "500MiB"},
+}
+
+// settings lists every setting, each bound to its place in c.
+func settings(c *Config, known Known) []setting {
+	list := []setting{
+		{key: "server.address", value: "127.0.0.1:8080", flag: "address", usage: "`host:port` to listen on", set: into(&c.Server.Address, parseAddress)},
+		{key: "server.auth_token_file", set: into(&c.Server.AuthTokenFile, parseText)},
+		{key: "server.tls.cert_file", set: into(&c.Server.TLS.CertFile, parseText)},
+		{key: "server.tls.key_file", set: into(&c.Server.TLS.KeyFile, parseText)},
+		{key: "storage.path", value: "/var/lib/ebpf-server/events.db", flag: "db", usage: "`file` that events are kept in", set: into(&c.Storage.Path, parsePath)},
+		{key: "storage.flush_interval", value: "5s", set: into(&c.Storage.FlushInterval, parseFlushInterval)},
+		{key: "retention.max_age", value: "7d", set: into(&c.Retention.MaxAge, parseDuration)},
+		{key: "retention.max_size", value: "2GiB", set: into(&c.Retention.MaxSize, parseSize)},
+		{key: "log.level", value: "info", flag: "log-level", usage: "`level`: debug, info, warn or error", set: into(&c.Log.Level, parseLevel)},
+		{key: "log.format", value: "text", flag: "log-format", usage: "`format`: text or json", set: into(&c.Log.Format, parseFormat)},
+	}
+	c.Retention.Types = make(map[string]Limits, len(known.Types))
+	for _, name := range slices.Sorted(slices.Values(known.Types)) {
+		list = append(list, typeSettings(c, name)...)
+	}
+	c.Programs = make(map[string]Program, len(known.Programs))
+	for _, name := range slices.Sorted(maps.Keys(known.Programs)) {
+		list = append(list, setting{
+			key:   "programs." + name + ".enabled",
+			value: fmt.Sprint(known.Programs[name]),
+			set: func(text string) error {
+				on, err := parseBool(text)
+				c.Programs[name] = Program{Enabled: on}
+				return err
+			},
+		})
+	}
+	return list
+}
+
+// typeSettings are the limits of one type. Where it has none of its own, it
+// follows the general age and has no limit of size but the general one.
+func typeSettings(c *Config, name string) []setting {
+	section, builtIn := "retention.types."+name+".", typeLimits[name]
+	return []setting{
+		{key: section + "max_age", value: builtIn.maxAge, follows: "retention.max_age", set: func(text string) (err error) {
+			limits := Limits{MaxAge: c.Retention.MaxAge}
+			if text != "" {
+				limits.MaxAge, err = parseDuration(text)
+			}
+			c.Retention.Types[name] = limits
+			return err
+		}},
+		{key: section + "max_size", value: builtIn.maxSize, follows: "retention.max_size", set: func(text string) (err error) {
+			limits := c.Retention.Types[name]
+			if text != "" {
+				limits.MaxSize, err = parseSize(text)
+			}
+			c.Retention.Types[name] = limits
+			return err
+		}},
+	}
+}
+
+// into makes a set function of a parser and the place for its result.
+func into[T any](place *T, parse func(string) (T, error)) func(string) error {
+	return func(text string) (err error) {
+		*place, err = parse(text)
+		return err
+	}
+}
+
+// AddFlags declares --config and the flags that override single settings.
+func AddFlags(flags *pflag.FlagSet) {
+	flags.String("config", "", "`file` with the configuration (default "+strings.Join(searchPath, " or ")+", if there)")
+	for _, s := range settings(new(Config), Known{}) {
+		if s.flag != "" {
+			flags.String(s.flag, s.value, s.usage)
+		}
+	}
+}
+
+// variable is the name of the environment variable of a key.
+func variable(key string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// prefixed returns the names of the variables that begin with the prefix.
+func prefixed(environ []string) []string {
+	var names []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func parseText(text string) (string, error) { return text, nil }
+
+func parsePath(text string) (string, error) {
+	if text == "" || strings.HasSuffix(text, "/") {
+		return "", fmt.Errorf("%q does not name a file", text)
+	}
+	return text, nil
+}
+
+func parseBool(text string) (bool, error) {
+	if text != "true" && text != "false" {
+		return false, fmt.Errorf("%q is neither true nor false", text)
+	}
+	return text == "true", nil
+}
+
+func parseFlushInterval(text string) (time.Duration, error) {
+	interval, err := parseDuration(text)
+	if err == nil && (interval < minFlushInterval || interval > maxFlushInterval) {
+		return 0, fmt.Errorf("%q is not between 100ms and 10m", text)
+	}
+	return interval, err
+}
+
+func parseLevel(text string) (slog.Level, error) {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[text]
+	if !ok {
+		return 0, fmt.Errorf("%q is not a level (want debug, info, warn or error)", text)
+	}
+	return level, nil
+}
+
+func parseFormat(text string) (string, error) {
+	if text != "text" && text != "json" {
+		return "", fmt.Errorf("%q is not a format (want text or json)", text)
+	}
+	return text, nil
+}

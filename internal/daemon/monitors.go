@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+
+	"github.com/srodi/ebpf-server/internal/api"
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/config"
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store"
+)
+
+// monitors are all monitors of this program and what became of each.
+type monitors struct {
+	log *slog.Logger
+
+	mu   sync.RWMutex // guards all
+	list []*monitor
+}
+
+// monitor is a declaration with, if it runs, the running program.
+type monitor struct {
+	*bpf.Monitor
+	enabled bool
+	program *bpf.Program // nil unless it runs
+	err     error        // why it does not, although it is enabled
+}
+
+func newMonitors(all []*bpf.Monitor, configured map[string]config.Program, log *slog.Logger) *monitors {
+	ms := &monitors{log: log}
+	for _, m := range all {
+		ms.list = append(ms.list, &monitor{Monitor: m, enabled: configured[m.Type.Name].Enabled})
+	}
+	return ms
+}
+
+func (ms *monitors) enabled() bool {
+	for _, m := range ms.list {
+		if m.enabled {
+			return true
+		}
+	}
+	return false
+}
+
+// start starts every enabled monitor. One that fails is reported and does not
+// stop the others; it is an error only if none is left.
+func (ms *monitors) start(host *bpf.Host, sink bpf.Sink) error {
+	var failed []error
+	for _, m := range ms.list {
+		if !m.enabled {
+			continue
+		}
+		program, err := bpf.Start(m.Monitor, host, sink, ms.log)
+		if err != nil {
+			ms.log.Error("monitor failed to start", "program", m.Type.Name, "error", err, "needs", m.Needs)
+			failed = append(failed, err)
+		}
+		ms.mu.Lock()
+		m.program, m.err = program, err
+		ms.mu.Unlock()
+	}
+	if len(failed) > 0 && len(ms.running()) == 0 {
+		return fmt.Errorf("no monitor could be started: %w", errors.Join(failed...))
+	}
+	return nil
+}
+
+// stop ends all monitors; what they have read is with the sink then.
+func (ms *monitors) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	var errs []error
+	for _, m := range ms.list {
+		if m.program != nil {
+			errs = append(errs, m.program.Stop(ctx))
+			m.program = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// running names the types that are being recorded.
+func (ms *monitors) running() []string {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	names := []string{}
+	for _, m := range ms.list {
+		if m.program != nil {
+			names = append(names, m.Type.Name)
+		}
+	}
+	return names
+}
+
+// drain waits until the sink has what the kernel had recorded before the call.
+func (ms *monitors) drain(ctx context.Context) error {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	for _, m := range ms.list {
+		if m.program == nil {
+			continue
+		}
+		if err := m.program.Drain(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Programs implements api.Programs.
+func (ms *monitors) Programs() []api.Program {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	var list []api.Program
+	for _, m := range ms.list {
+		list = append(list, m.describe())
+	}
+	return list
+}
+
+func (m *monitor) describe() api.Program {
+	p := api.NewProgram(m.Type)
+	if m.err != nil {
+		p.State, p.Error, p.Needs = api.StateFailed, m.err.Error(), m.Needs
+	}
+	if m.program == nil {
+		return p
+	}
+	status := m.program.Status()
+	p.State, p.Features, p.Events, p.Lost = api.StateRunning, status.Features, status.Events, status.Lost
+	p.Filtered["rule"] = status.Filtered
+	for _, h := range status.Hooks {
+		hook := api.Hook{
+			Name: h.Name, Kind: h.Kind, Target: h.Target, Attached: h.Attached, Optional: h.Optional,
+			Runs: int64(h.Runs), NSPerRun: int64(math.Round(h.NsPerRun)),
+		}
+		if h.Err != nil {
+			hook.Error = h.Err.Error()
+		}
+		p.Hooks = append(p.Hooks, hook)
+	}
+	return p
+}
+
+// current is the store as the API sees it: before it answers, the monitors
+// hand over what the kernel has recorded so far, so that an answer includes
+// everything that happened before the question.
+type current struct {
+	*store.Store
+	monitors *monitors
+}
+
+func (c current) Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error) {
+	if err := c.monitors.drain(ctx); err != nil {
+		return query.Page{}, err
+	}
+	return c.Store.Events(ctx, q, yield)
+}
+
+func (c current) Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
+	if err := c.monitors.drain(ctx); err != nil {
+		return nil, err
+	}
+	return c.Store.Summary(ctx, q)
+}

@@ -1,0 +1,139 @@
+package query
+
+import (
+	"net/netip"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// Matcher finds the events of one type that filters let through.
+// It is not changed by use, so any number of goroutines may share it.
+type Matcher struct {
+	nothing bool // no event of the type can match
+	columns []columnMatcher
+}
+
+type columnMatcher struct {
+	column   int
+	kind     event.Kind
+	numbers  map[int64]struct{}  // KindInt
+	texts    map[string]struct{} // KindString
+	prefixes []netip.Prefix      // KindIP
+	ids      map[id]struct{}     // KindID
+}
+
+type id struct {
+	scope  string
+	number int64
+}
+
+// Compile prepares the filters for a type. A type that lacks a column, or to
+// which none of its wanted values can belong, matches nothing.
+func (f Filters) Compile(t *event.Type) Matcher {
+	var m Matcher
+	for _, filter := range f {
+		i, ok := t.Column(filter.Column)
+		if !ok {
+			return Matcher{nothing: true}
+		}
+		c := columnMatcher{
+			column: i, kind: t.Columns[i].Kind,
+			numbers: map[int64]struct{}{}, texts: map[string]struct{}{}, ids: map[id]struct{}{},
+		}
+		possible := false
+		for _, text := range filter.Values {
+			w, err := parseWanted(t.Columns[i], text)
+			if err != nil {
+				continue // possible for another of the types asked for: ParseFilters checked that
+			}
+			possible = true
+			c.numbers[w.number] = struct{}{}
+			c.texts[w.text] = struct{}{}
+			c.prefixes = append(c.prefixes, w.prefix)
+			c.ids[id{w.text, w.number}] = struct{}{}
+		}
+		if !possible {
+			return Matcher{nothing: true}
+		}
+		m.columns = append(m.columns, c)
+	}
+	return m
+}
+
+// Nothing reports that no event of the type can match.
+func (m Matcher) Nothing() bool { return m.nothing }
+
+// Columns returns the columns that Select reads, beside time.
+func (m Matcher) Columns() []int {
+	columns := make([]int, len(m.columns))
+	for i, c := range m.columns {
+		columns[i] = c.column
+	}
+	return columns
+}
+
+// Select appends the rows that are in the window and match to sel, in order.
+func (m Matcher) Select(b *event.Batch, w Window, sel []int32) []int32 {
+	if m.nothing {
+		return sel
+	}
+	since, until := w.Bounds()
+	begin := len(sel)
+	for row, t := range b.Columns[event.Time].Ints {
+		if t >= since && t < until {
+			sel = append(sel, int32(row))
+		}
+	}
+	kept := sel[begin:]
+	for _, c := range m.columns {
+		kept = c.keep(&b.Columns[c.column], kept)
+	}
+	return sel[:begin+len(kept)]
+}
+
+// keep cuts a selection down to the rows that match, in its own memory.
+func (c *columnMatcher) keep(v *event.Vector, sel []int32) []int32 {
+	kept := sel[:0]
+	if c.kind == event.KindInt {
+		for _, row := range sel {
+			if _, ok := c.numbers[v.Ints[row]]; ok && v.Valid[row] {
+				kept = append(kept, row)
+			}
+		}
+		return kept
+	}
+	// Each different value is looked at once; code 0 is an absent one.
+	matches := make([]bool, 1+len(v.Dict))
+	for i, s := range v.Dict {
+		matches[i+1] = c.matches(s)
+	}
+	for _, row := range sel {
+		code := v.Codes[row]
+		if !matches[code] {
+			continue
+		}
+		if c.kind == event.KindID {
+			if _, ok := c.ids[id{v.Dict[code-1], v.Ints[row]}]; !ok {
+				continue
+			}
+		}
+		kept = append(kept, row)
+	}
+	return kept
+}
+
+// matches looks at a value of a batch's dictionary. Of an id that is the
+// scope: the number is looked at later.
+func (c *columnMatcher) matches(s string) bool {
+	if c.kind != event.KindIP {
+		_, ok := c.texts[s]
+		return ok
+	}
+	ip, ok := netip.AddrFromSlice([]byte(s))
+	for _, p := range c.prefixes {
+		if ok && p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}

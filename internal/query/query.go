@@ -1,0 +1,70 @@
+// Package query says what can be asked about events and what is answered:
+// windows, filters, groups, pages and coverage. It works on batches of events
+// and does not know where they come from.
+package query
+
+import (
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// Window is a span of time, Since included and Until not. A zero Since reaches
+// back to the oldest event, a zero Until forward without end.
+type Window struct {
+	Since, Until time.Time
+}
+
+// Events asks for single events.
+type Events struct {
+	Types     []*event.Type // at least one
+	Window    Window
+	Filters   Filters
+	Limit     int  // at most so many events; 0 means all
+	Ascending bool // oldest first; otherwise newest first
+	Cursor    *Cursor
+}
+
+// Summary asks for counts and sums of events of one type.
+type Summary struct {
+	Type     *event.Type
+	Window   Window
+	Filters  Filters
+	GroupBy  []string      // names of up to three columns; empty: the type's Top columns are listed one by one
+	Top      int           // at most so many groups in each list
+	Interval time.Duration // 0: no series
+}
+
+// Page says how an answer of events ended.
+type Page struct {
+	Next     *Cursor // where the next page begins; nil when there is nothing more
+	Coverage Coverage
+}
+
+// Coverage says how far an answer can be trusted: an empty answer can then be
+// told from an hour that nobody watched.
+type Coverage struct {
+	// Complete is true when the whole window was recorded and nothing was lost in it.
+	Complete bool             `json:"complete"`
+	From     time.Time        `json:"from"`  // beginning of the window, or of what there is
+	Until    time.Time        `json:"until"` // end of the window, or now
+	Gaps     []Gap            `json:"gaps"`
+	Lost     map[string]int64 `json:"lost"`            // lost events by type; empty when none
+	Oldest   time.Time        `json:"oldest,omitzero"` // oldest event or start of recording there is; zero when nothing was ever recorded (then left out of the JSON)
+}
+
+// Gap is a part of the window in which events were not recorded.
+type Gap struct {
+	From   time.Time `json:"from"`
+	Until  time.Time `json:"until"`
+	Type   string    `json:"type,omitempty"` // the type that was not recorded; empty: none was
+	Reason string    `json:"reason"`         // one of the Gap reasons
+}
+
+// Reasons for a gap.
+const (
+	GapNotRunning = "not_running" // the program did not run, or had not been installed yet
+	GapCrashed    = "crashed"     // from the last sign of life of a run that did not end cleanly to the next start
+	GapDisabled   = "disabled"    // the program ran without this monitor (switched off, or it failed)
+	GapRetention  = "retention"   // removed by retention
+)

@@ -1,0 +1,124 @@
+package query
+
+import (
+	"cmp"
+	"net/netip"
+	"strconv"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// value is one value of a column: what a batch holds for it in its dictionary,
+// as a number, or for an id both.
+type value struct {
+	text   string
+	number int64
+}
+
+// valueColumn gives the different values of a column codes. The same value has
+// different codes in the dictionaries of different batches; here it has one.
+type valueColumn struct {
+	event.Column
+	at     int
+	values []value // by code; code 0 is the absent value
+	known  map[value]uint32
+	codes  []uint32 // the result of the last encode or translate
+}
+
+func newValueColumn(at int, c event.Column) *valueColumn {
+	return &valueColumn{Column: c, at: at, values: make([]value, 1), known: make(map[value]uint32)}
+}
+
+func (c *valueColumn) code(v value) uint32 {
+	code, known := c.known[v]
+	if !known {
+		code = uint32(len(c.values))
+		c.values = append(c.values, v)
+		c.known[v] = code
+	}
+	return code
+}
+
+// encode sets codes to those of the selected rows.
+func (c *valueColumn) encode(b *event.Batch, sel []int32) {
+	c.codes = c.codes[:0]
+	v := &b.Columns[c.at]
+	switch c.Kind {
+	case event.KindInt:
+		c.encodeInts(v, sel)
+	case event.KindID:
+		for _, row := range sel {
+			var code uint32
+			if scope := v.Codes[row]; scope != 0 {
+				code = c.code(value{v.Dict[scope-1], v.Ints[row]})
+			}
+			c.codes = append(c.codes, code)
+		}
+	default:
+		c.encodeTexts(v, sel)
+	}
+}
+
+// encodeInts remembers the last number: neighbours are often alike.
+func (c *valueColumn) encodeInts(v *event.Vector, sel []int32) {
+	var last value
+	var lastCode uint32
+	for _, row := range sel {
+		if !v.Valid[row] {
+			c.codes = append(c.codes, 0)
+			continue
+		}
+		if n := v.Ints[row]; lastCode == 0 || n != last.number {
+			last.number = n
+			lastCode = c.code(last)
+		}
+		c.codes = append(c.codes, lastCode)
+	}
+}
+
+// encodeTexts looks up each value that is in use once, not once a row.
+func (c *valueColumn) encodeTexts(v *event.Vector, sel []int32) {
+	seen := make([]uint32, 1+len(v.Dict))
+	for _, row := range sel {
+		own := v.Codes[row]
+		if own != 0 && seen[own] == 0 {
+			seen[own] = c.code(value{text: v.Dict[own-1]})
+		}
+		c.codes = append(c.codes, seen[own])
+	}
+}
+
+// translate sets codes to those here of the values of another column, by
+// their codes there.
+func (c *valueColumn) translate(other *valueColumn) {
+	c.codes = append(c.codes[:0], 0)
+	for _, v := range other.values[1:] {
+		c.codes = append(c.codes, c.code(v))
+	}
+}
+
+// show returns a value as it is written in JSON; nil for the absent one.
+func (c *valueColumn) show(code uint32) any {
+	v := c.values[code]
+	switch {
+	case code == 0:
+		return nil
+	case c.Kind == event.KindInt:
+		return v.number
+	case c.Kind == event.KindIP:
+		ip, _ := netip.AddrFromSlice([]byte(v.text)) // 4 or 16 bytes
+		return ip.String()
+	case c.Kind == event.KindID:
+		return v.text + "-" + strconv.FormatUint(uint64(v.number), 16)
+	}
+	return v.text
+}
+
+// compare orders values, the absent one last.
+func (c *valueColumn) compare(x, y uint32) int {
+	if x == 0 || y == 0 {
+		return cmp.Compare(y, x)
+	}
+	a, b := c.values[x], c.values[y]
+	return cmp.Or(cmp.Compare(a.text, b.text), cmp.Compare(a.number, b.number))
+}

@@ -1,0 +1,168 @@
+// Package store keeps events in one bbolt file and answers questions about them.
+//
+// Events are appended to memory and written to the file every flush interval,
+// one chunk for each type and hour. Readers see memory and file as one. Beside
+// the events the file holds what is needed to judge an answer: when
+// the program ran, what it recorded, what was lost and what was removed.
+//
+// The files here: open and schema (the file and its declarations), chunk and
+// decode (the encoding of events), memory and flush (the way in), view, events
+// and summary (the way out), runs, losses and coverage (how far an answer can
+// be trusted), retention, status and check.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+var (
+	// ErrInUse is returned by Open when another process has the file open.
+	ErrInUse = errors.New("is in use by another ebpf-server; ask that one over its API, or stop it")
+	// ErrReadOnly is returned by what would write to a file opened with Options.ReadOnly.
+	ErrReadOnly = errors.New("database is open for reading only")
+	// ErrClosed is returned by everything after Close.
+	ErrClosed = errors.New("database is closed")
+)
+
+// Options say which file to open and how.
+type Options struct {
+	Path string
+	// FlushInterval is how often events are written to the file; default 5 s.
+	FlushInterval time.Duration
+	// Types may be appended and asked for. Types that only the file knows can
+	// be asked for too.
+	Types []*event.Type
+	// Retention is the greatest age of events, by name of their type; none or
+	// 0 keeps them for ever.
+	Retention map[string]time.Duration
+	// Logger is told of what goes wrong in the background; default: nobody is.
+	Logger *slog.Logger
+	// ReadOnly is for a copied file: nothing can be appended, and the file is
+	// not changed.
+	ReadOnly bool
+
+	now func() time.Time // for tests
+}
+
+// Store is an open file. All methods are safe for concurrent use.
+type Store struct {
+	options Options
+	log     *slog.Logger
+	now     func() time.Time
+	db      *bbolt.DB
+	codec   *codec
+	schemas *schemas               // not changed after Open
+	types   map[string]*event.Type // by name; not changed after Open
+
+	// writing is held by every transaction that writes, and by Check, which
+	// bbolt does not allow beside one. Whoever takes mu too takes writing first.
+	writing sync.Mutex
+
+	wake    chan struct{} // tells the loop that much is pending
+	stop    chan struct{} // closed by Close
+	stopped sync.WaitGroup
+
+	mu         sync.Mutex // for all below
+	pending    *part
+	flushing   *part // what a flush is writing now, or nil
+	run        *run  // the present run, or nil before Start
+	runKey     []byte
+	lastFlush  time.Time
+	lastError  error // of the last flush, nil if that succeeded
+	errorSince time.Time
+	appended   map[string]int64  // by type, since Open
+	lost       map[lossKey]int64 // since Open
+	closed     bool
+}
+
+// Types returns all types that can be asked for, by name: those of Options and
+// those that only the file knows.
+func (s *Store) Types() []*event.Type {
+	return slices.SortedFunc(maps.Values(s.types), func(a, b *event.Type) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// own returns the store's declaration of a type, which batches in memory have.
+func (s *Store) own(t *event.Type) *event.Type {
+	if own, ok := s.types[t.Name]; ok {
+		return own
+	}
+	return t
+}
+
+// Start begins a run, which ends with Close, and the loop that flushes and
+// removes old events. Runs before it that did not end have crashed.
+func (s *Store) Start(r Run) error {
+	if s.options.ReadOnly {
+		return ErrReadOnly
+	}
+	if err := s.beginRun(r); err != nil {
+		return fmt.Errorf("begin run: %w", err)
+	}
+	s.stopped.Go(s.loop)
+	return nil
+}
+
+func (s *Store) loop() {
+	ticker := time.NewTicker(s.options.FlushInterval)
+	defer ticker.Stop()
+	var retained time.Time
+	for {
+		if s.now().Sub(retained) >= s.retentionInterval() {
+			retained = s.now()
+			if err := s.retain(); err != nil {
+				s.log.Error("cannot remove old events", "error", err)
+			}
+		}
+		select {
+		case <-s.stop:
+			return
+		case <-ticker.C:
+		case <-s.wake:
+		}
+		_ = s.Flush() // keeps and logs its error itself
+	}
+}
+
+// Close writes what is pending, ends the run cleanly and closes the file. It
+// waits for readers. If the last write fails, the file is closed all the same
+// and the run counts as crashed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+
+	close(s.stop)
+	s.stopped.Wait()
+	var err error
+	if !s.options.ReadOnly {
+		err = s.flush(true)
+	}
+	err = errors.Join(err, s.db.Close())
+	s.codec.close()
+	if err != nil {
+		return fmt.Errorf("close %s: %w", s.options.Path, err)
+	}
+	return nil
+}
+
+// update runs a transaction that writes.
+func (s *Store) update(change func(tx *bbolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return guard(func() error { return s.db.Update(change) })
+}
