@@ -70,7 +70,9 @@ func (l programList) lost() (n int64) {
 // storedEvents returns how many events are in the file, nothing left in memory.
 func (s *server) storedEvents() (int64, bool) {
 	s.t.Helper()
-	var health struct{ Store struct{ Events, Pending int64 } }
+	var health struct {
+		Store struct{ Events, Pending int64 }
+	}
 	s.get("/health", nil, &health)
 	return health.Store.Events, health.Store.Pending == 0
 }

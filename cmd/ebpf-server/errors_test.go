@@ -42,7 +42,7 @@ func TestStartErrors(t *testing.T) {
 		{"mistyped key", []string{"--config", write("key.yaml", "storage:\n  flush_intervall: 5s\n")}, 0, []string{"key.yaml:2", "flush_intervall", "flush_interval"}},
 		{"bad duration", []string{"--config", write("duration.yaml", "retention:\n  max_age: 7 bananas\n")}, 0, []string{"duration.yaml:2", "retention.max_age", `"7 bananas"`, "7d"}},
 		{"no such config", []string{"--config", filepath.Join(dir, "none.yaml")}, 0, []string{"none.yaml", "no such file"}},
-		{"unknown flag", []string{"--adress", "x"}, 0, []string{"--adress"}},
+		{"unknown flag", []string{"--listen", "x"}, 0, []string{"--listen"}},
 		{"open address without a token", []string{"--address", "0.0.0.0:8080"}, 0, []string{"--address", "auth_token_file"}},
 		{"db is a folder", []string{"--db", dir}, 0, []string{dir}},
 		{"db cannot be written", []string{"--db", "/proc/events.db"}, 0, []string{"/proc"}},

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/srodi/ebpf-server/internal/suggest"
+
 	"github.com/labstack/echo/v4"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -174,7 +176,7 @@ func (s *Server) selectTypes(names []string) ([]*event.Type, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, &query.ParamError{Name: "type", Value: name, Reason: "is not a type of events" + suggest(name, known)}
+			return nil, &query.ParamError{Name: "type", Value: name, Reason: "is not a type of events" + suggest.Among(name, known)}
 		}
 	}
 	return selected, nil

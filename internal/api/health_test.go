@@ -55,7 +55,7 @@ func TestPrograms(t *testing.T) {
 			`"features":{"ring_buffer":true}`, `"lost":{"map_full":4,"ring_buffer_full":3}`, `"filtered":{}`,
 			`{"name":"bytes_sent","type":"int","unit":"bytes","description":"Sent."}`, `"values":["established","failed","closed"]`,
 		}, lacks: []string{"null"}},
-		{name: "no parameters", url: "/api/programs?state=running", status: 400, contains: []string{`"field":"state"`, "there are no parameters"}},
+		{name: "no parameters", url: "/api/programs?state=running", status: 400, contains: []string{`"field":"state"`, "there are none"}},
 		{name: "HEAD", method: "HEAD", url: "/api/programs", status: 200},
 	})
 }

@@ -270,6 +270,7 @@ func TestPlainHTTP(t *testing.T) {
 			t.Fatalf("%s: %v", request, err)
 		}
 		content, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
 		if err != nil || answer.StatusCode >= 300 || (method != "GET" && len(content) > 0) {
 			t.Errorf("%s: status %d, %v: %s", request, answer.StatusCode, err, content)
 		}

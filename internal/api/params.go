@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/srodi/ebpf-server/internal/suggest"
+
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
 )
@@ -124,7 +126,7 @@ func (p params) only(known []string) error {
 		case name == timeColumn && len(known) > 0:
 			return &query.ParamError{Name: name, Reason: "is asked for with since and until"}
 		default:
-			return &query.ParamError{Name: name, Reason: "is not known here" + suggest(name, known)}
+			return &query.ParamError{Name: name, Reason: "is not known here" + suggest.Among(name, known)}
 		}
 	}
 	return nil

@@ -185,8 +185,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // response gives every write a time limit of its own: an answer may take long
-// while the client keeps reading, but a client that stops is let go together
-// with the read transaction that it holds.
+// while the client keeps reading, but a client that stops is let go, and the
+// events that were gathered for it with it.
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController

@@ -42,8 +42,10 @@ func (c *Cgroups) Container(id uint64) string {
 		return container
 	}
 	c.scan()
-	c.containers[id] = c.containers[id] // a cgroup that is gone already is not looked for again
-	return c.containers[id]
+	if container, known = c.containers[id]; !known {
+		c.containers[id] = "" // it is gone already: do not look for it again
+	}
+	return container
 }
 
 func (c *Cgroups) scan() {

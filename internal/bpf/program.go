@@ -107,7 +107,7 @@ func (p *Program) load() error {
 func explain(err error) error {
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
-		return fmt.Errorf("the kernel refused the program: %+v", refused)
+		return fmt.Errorf("the kernel refused the program: %+v", refused) //nolint:errorlint // only %+v prints the verifier's log
 	}
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("%w (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 // Config holds all settings, checked.
@@ -195,7 +197,7 @@ func (src sources) unknownVariables(environ []string) []error {
 	var problems []error
 	for _, name := range prefixed(environ) {
 		if !slices.Contains(known, name) {
-			problems = append(problems, fmt.Errorf("%s: unknown environment variable%s", name, suggest(name, known)))
+			problems = append(problems, fmt.Errorf("%s: unknown environment variable%s", name, suggest.Among(name, known)))
 		}
 	}
 	return problems

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 // searchPath is where the configuration is looked for, in this order.
@@ -165,7 +167,7 @@ func (f *file) section(node *yaml.Node, name string) {
 		first, twice := f.lines[full]
 		switch {
 		case key.Kind != yaml.ScalarNode || !known || strings.Contains(key.Value, "."):
-			f.problem(key.Line, "%s: unknown key%s", full, suggest(key.Value, f.below(name)))
+			f.problem(key.Line, "%s: unknown key%s", full, suggest.Among(key.Value, f.below(name)))
 			continue
 		case twice:
 			f.problem(key.Line, "%s: set twice, first on line %d", full, first)

@@ -34,20 +34,29 @@ func (s *Store) Check() error {
 }
 
 func (s *Store) checkEvents(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketEvents).ForEachBucket(func(name []byte) error {
-		hours := tx.Bucket(bucketHours).Bucket(name)
-		if hours == nil {
-			return fmt.Errorf("%s has events and no hours", name)
+	events, hours := tx.Bucket(bucketEvents), tx.Bucket(bucketHours)
+	err := hours.ForEachBucket(func(name []byte) error {
+		if events.Bucket(name) == nil {
+			return fmt.Errorf("%s has hour records and no events", name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return events.ForEachBucket(func(name []byte) error {
+		if hours.Bucket(name) == nil {
+			return fmt.Errorf("%s has events and no hour records", name)
 		}
 		seen := 0
-		err := tx.Bucket(bucketEvents).Bucket(name).ForEachBucket(func(key []byte) error {
+		err := events.Bucket(name).ForEachBucket(func(key []byte) error {
 			seen++
 			if err := s.checkHour(string(name), getInt(key), tx); err != nil {
 				return fmt.Errorf("%s of hour %s: %w", name, hourStart(getInt(key)).Format(time.RFC3339), err)
 			}
 			return nil
 		})
-		if recorded := hours.Stats().KeyN; err == nil && recorded != seen {
+		if recorded := hours.Bucket(name).Stats().KeyN; err == nil && recorded != seen {
 			err = fmt.Errorf("%s has events of %d hours and records of %d", name, seen, recorded)
 		}
 		return err

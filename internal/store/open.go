@@ -101,6 +101,8 @@ func checkPath(path string, readOnly bool) error {
 		return errors.New("is a folder; name a file in it")
 	case err == nil && !info.Mode().IsRegular():
 		return errors.New("is not an ordinary file")
+	case err == nil && info.Size() == 0 && readOnly:
+		return errors.New("file is empty")
 	case err == nil:
 		return nil
 	case readOnly && errors.Is(err, fs.ErrNotExist):

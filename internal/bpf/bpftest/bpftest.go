@@ -197,7 +197,7 @@ func (ns *NetNS) Do(t testing.TB, f func()) {
 		handle, err := netns.GetFromName(ns.Name)
 		if err == nil {
 			err = netns.Set(handle)
-			handle.Close()
+			_ = handle.Close() // it was only needed to enter
 		}
 		if err == nil {
 			f()

@@ -2,8 +2,10 @@
 // sockets. How it sees them is told in bpf/connection.c.
 package connection
 
-import "github.com/srodi/ebpf-server/internal/bpf"
-import "github.com/srodi/ebpf-server/internal/event"
+import (
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/event"
+)
 
 // Monitor declares the monitor.
 var Monitor = &bpf.Monitor{

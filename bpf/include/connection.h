@@ -1,0 +1,193 @@
+/* What the monitor of connections remembers and tells: events, maps, constants.
+ * How it all fits together is told in bpf/connection.c.
+ */
+#pragma once
+
+#include "socket.h"
+
+#define EINTR 4
+#define EALREADY 114
+#define EISCONN 106
+#define EINPROGRESS 115
+#define ERESTARTSYS 512
+#define ERESTART_RESTARTBLOCK 516
+
+#define SS_UNCONNECTED 1 /* enum socket_state is not unique in the kernel's BTF */
+
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+
+#define MAX_SOCKETS 262144
+
+enum connection_state {
+	STATE_ESTABLISHED = 1,
+	STATE_FAILED,
+	STATE_CLOSED,
+};
+
+enum direction {
+	DIRECTION_OUTBOUND = 1,
+	DIRECTION_INBOUND,
+};
+
+enum attribution {
+	ATTRIBUTION_NONE, /* the owner is not known */
+	ATTRIBUTION_CONNECT,
+	ATTRIBUTION_ACCEPT,
+	ATTRIBUTION_LISTENER,
+};
+
+/* Which of the fields of an event hold a known value. */
+enum known {
+	KNOWN_CODE = 1 << 0,
+	KNOWN_DURATION = 1 << 1,
+	KNOWN_BYTES = 1 << 2,
+	KNOWN_TCP = 1 << 3, /* retransmits and rtt_us */
+};
+
+struct connection_event {
+	u64 time_ns; /* CLOCK_BOOTTIME */
+	u64 cookie;
+	u64 duration_ns;
+	u64 bytes_sent;
+	u64 bytes_received;
+	struct owner owner;
+	struct endpoints ends;
+	u32 attempt;
+	u32 netns;
+	s32 return_code;
+	u32 retransmits;
+	u32 rtt_us;
+	u8 state;
+	u8 direction;
+	u8 protocol;
+	u8 attribution;
+	u8 known;
+};
+
+/* So that bpf2go finds the type. */
+const struct connection_event *unused_connection_event __attribute__((unused));
+
+/* What is remembered of a TCP connection while it lives. */
+struct connection {
+	u64 cookie;
+	u64 established_ns;
+	struct owner owner;
+	u32 attempt;
+	u32 announced; /* 1 once the established event was sent; exchanged atomically */
+	u8 direction;
+	u8 attribution;
+};
+
+/* By address of the struct sock. An entry goes when the socket reaches CLOSE,
+ * which every TCP socket does before its memory is used again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+struct udp_connection {
+	u64 established_ns;
+	u64 bytes_sent;
+	u64 bytes_received;
+	struct owner owner;
+	struct endpoints ends;
+	u32 attempt;
+	u32 netns;
+};
+
+/* By socket cookie: the hook that sees the release cannot see the struct sock. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct udp_connection);
+} udp_connections SEC(".maps");
+
+/* How often a socket was connected before, by cookie. Only sockets that failed
+ * or were disconnected are here, so old entries may go.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u32);
+} attempts SEC(".maps");
+
+/* A connect() that is being executed. */
+struct connect_call {
+	u64 sk;
+	u64 address; /* the caller's struct sockaddr */
+	struct endpoints ends; /* when it failed: connect() clears the port afterwards */
+	u32 socket_state;
+	u16 protocol;
+	u8 started; /* the socket went to SYN_SENT: inet_sock_set_state tells the rest */
+	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
+};
+
+/* By thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct connect_call);
+} connect_calls SEC(".maps");
+
+struct listener_key {
+	struct address ip;
+	u32 netns;
+	u32 port;
+};
+
+struct listening {
+	struct owner owner;
+	u32 sockets; /* with SO_REUSEPORT several sockets share address and port */
+	u32 shared;  /* ... and belong to different processes: the owner is not known */
+};
+
+/* An entry stays when its last socket closes: the connections that wait to be
+ * accepted are ended after that.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct listener_key);
+	__type(value, struct listening);
+} listeners SEC(".maps");
+
+/* The hooks that count the bytes of UDP sockets are attached. */
+const volatile bool counts_udp_bytes = false;
+
+static __always_inline u32 attempt_of(u64 cookie)
+{
+	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
+
+	return n ? *n : 0;
+}
+
+static __always_inline void next_attempt(u64 cookie)
+{
+	u32 n = attempt_of(cookie) + 1;
+
+	bpf_map_update_elem(&attempts, &cookie, &n, BPF_ANY);
+}
+
+static __always_inline struct connection_event *new_event(u8 state, u8 direction, u8 protocol)
+{
+	struct connection_event *e = reserve(sizeof(*e));
+
+	if (!e)
+		return NULL;
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time_ns = bpf_ktime_get_boot_ns();
+	e->state = state;
+	e->direction = direction;
+	e->protocol = protocol;
+	return e;
+}

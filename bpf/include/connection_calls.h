@@ -1,0 +1,84 @@
+/* The calls connect() and accept(), told by their return. */
+#pragma once
+
+#include "connection.h"
+
+/* The struct socket behind a file descriptor of the current process. */
+static __always_inline struct socket *socket_of_fd(int fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **slot = BPF_CORE_READ(table, fd);
+	struct file *file = NULL;
+
+	if (fd < 0 || (u32)fd >= BPF_CORE_READ(table, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), slot + fd);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	return BPF_CORE_READ(file, private_data);
+}
+
+static __always_inline bool is_ip(const struct sock *sk)
+{
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return family == AF_INET || family == AF_INET6;
+}
+
+/* Where the caller wanted to connect to. Read after the call, when the page is
+ * certainly there. Returns the family.
+ */
+static __always_inline u16 wanted_remote(u64 address, struct endpoints *e)
+{
+	struct sockaddr_in6 in6 = {};
+	struct sockaddr_in *in = (struct sockaddr_in *)&in6;
+
+	if (bpf_probe_read_user(&in6, sizeof(*in), (void *)address))
+		return AF_UNSPEC;
+	if (in6.sin6_family == AF_INET) {
+		address_from_v4(&e->remote, in->sin_addr.s_addr);
+	} else if (in6.sin6_family == AF_INET6) {
+		if (bpf_probe_read_user(&in6, sizeof(in6), (void *)address))
+			return AF_UNSPEC;
+		__builtin_memcpy(&e->remote, &in6.sin6_addr, sizeof(e->remote));
+	} else {
+		return AF_UNSPEC;
+	}
+	e->remote_port = bpf_ntohs(in6.sin6_port); /* at the same place in both */
+	return in6.sin6_family;
+}
+
+/* A connect() that failed before the socket changed: nothing but the call
+ * itself tells of it.
+ */
+static __always_inline void failed_at_once(const struct sock *sk, const struct connect_call *call, int error)
+{
+	struct endpoints ends = {};
+	struct connection_event *e;
+
+	endpoints_of(sk, &ends);
+	if (wanted_remote(call->address, &ends) == AF_UNSPEC)
+		return; /* it did not name a peer */
+	e = new_event(STATE_FAILED, DIRECTION_OUTBOUND, call->protocol);
+	if (!e)
+		return;
+	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	e->attempt = attempt_of(e->cookie);
+	if (e->cookie)
+		next_attempt(e->cookie);
+	e->attribution = ATTRIBUTION_CONNECT;
+	owner_is_current(&e->owner);
+	e->netns = netns_of(sk);
+	e->ends = ends;
+	e->return_code = error;
+	e->known = KNOWN_CODE;
+	submit(e);
+}
+
+/* These do not end an attempt: it goes on, or it never was one. */
+static __always_inline bool is_undecided(long ret)
+{
+	return ret == -EINPROGRESS || ret == -EALREADY || ret == -EISCONN || ret == -EINTR ||
+	       (ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK);
+}

@@ -1,0 +1,215 @@
+/* TCP connections, told by the changes of state of their sockets. */
+#pragma once
+
+#include "connection.h"
+
+static __always_inline struct connection_event *new_tcp_event(const struct sock *sk, u8 state,
+							       const struct connection *c)
+{
+	struct connection_event *e = new_event(state, c->direction, IPPROTO_TCP);
+
+	if (!e)
+		return NULL;
+	e->cookie = c->cookie;
+	e->attempt = c->attempt;
+	e->owner = c->owner;
+	e->attribution = c->attribution;
+	e->netns = netns_of(sk);
+	endpoints_of(sk, &e->ends);
+	return e;
+}
+
+static __always_inline void tcp_established(const struct sock *sk, const struct connection *c)
+{
+	struct connection_event *e = new_tcp_event(sk, STATE_ESTABLISHED, c);
+
+	if (!e)
+		return;
+	e->time_ns = c->established_ns;
+	e->return_code = 0;
+	e->known = KNOWN_CODE;
+	submit(e);
+}
+
+/* An error of 0 is not known: the process gave up before there was an outcome. */
+static __always_inline void tcp_failed(const struct sock *sk, const struct connection *c,
+				       const struct endpoints *ends, int error)
+{
+	struct connection_event *e = new_tcp_event(sk, STATE_FAILED, c);
+
+	if (!e)
+		return;
+	if (ends)
+		e->ends = *ends;
+	if (error) {
+		e->return_code = -error;
+		e->known = KNOWN_CODE;
+	}
+	submit(e);
+}
+
+/* bytes_sent counts each retransmission again. bytes_received counts the FIN
+ * of the peer as a byte (tcp_rcv_nxt_update by end_seq); SOCK_DONE is set when
+ * that FIN was taken in, and only then.
+ */
+static __always_inline void tcp_closed(const struct sock *sk, const struct connection *c)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	struct connection_event *e = new_tcp_event(sk, STATE_CLOSED, c);
+	u64 done;
+
+	if (!e)
+		return;
+	done = BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
+	e->duration_ns = e->time_ns - c->established_ns;
+	e->bytes_sent = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	if (e->bytes_received >= done)
+		e->bytes_received -= done;
+	e->retransmits = BPF_CORE_READ(tp, total_retrans);
+	e->rtt_us = BPF_CORE_READ(tp, srtt_us) >> 3;
+	e->return_code = -BPF_CORE_READ(sk, sk_err);
+	e->known = KNOWN_CODE | KNOWN_DURATION | KNOWN_BYTES | KNOWN_TCP;
+	submit(e);
+}
+
+static __always_inline void remember(const struct sock *sk, const struct connection *c)
+{
+	u64 key = (u64)sk;
+
+	if (bpf_map_update_elem(&connections, &key, c, BPF_ANY))
+		count(COUNTER_MAP_FULL);
+}
+
+/* Fills in the process that listens where this socket was accepted, if there
+ * is just one such process. Who listens now comes before who did so last.
+ */
+static __always_inline void owner_is_listener(const struct sock *sk, struct connection *c)
+{
+	struct listener_key key = { .netns = netns_of(sk) };
+	struct listening *l, *best = NULL;
+	struct endpoints ends = {};
+	int i;
+
+	endpoints_of(sk, &ends);
+	key.ip = ends.local;
+	key.port = ends.local_port;
+	for (i = 0; i < 3; i++) {
+		if (i == 1)
+			__builtin_memset(&key.ip, 0, sizeof(key.ip)); /* listens on :: */
+		if (i == 2)
+			address_from_v4(&key.ip, 0); /* listens on 0.0.0.0 */
+		l = bpf_map_lookup_elem(&listeners, &key);
+		if (l && (!best || (l->sockets && !best->sockets)))
+			best = l;
+	}
+	if (!best || best->shared)
+		return;
+	c->owner = best->owner;
+	c->attribution = ATTRIBUTION_LISTENER;
+}
+
+static __always_inline struct listening *listening_of(const struct sock *sk, struct listener_key *key)
+{
+	struct endpoints ends = {};
+
+	endpoints_of(sk, &ends);
+	key->ip = ends.local;
+	key->port = ends.local_port;
+	key->netns = netns_of(sk);
+	return bpf_map_lookup_elem(&listeners, key);
+}
+
+static __always_inline void on_listen(const struct sock *sk)
+{
+	struct listening l = { .sockets = 1 };
+	struct listener_key key;
+	struct listening *same = listening_of(sk, &key);
+
+	owner_is_current(&l.owner);
+	if (same && same->sockets) {
+		if (same->owner.pid != l.owner.pid)
+			same->shared = 1;
+		__sync_fetch_and_add(&same->sockets, 1);
+		return;
+	}
+	bpf_map_update_elem(&listeners, &key, &l, BPF_ANY);
+}
+
+static __always_inline void on_listen_end(const struct sock *sk)
+{
+	struct listener_key key;
+	struct listening *l = listening_of(sk, &key);
+
+	if (l && l->sockets)
+		__sync_fetch_and_add(&l->sockets, -1);
+}
+
+static __always_inline void on_connect(struct sock *sk)
+{
+	struct connection c = {
+		.direction = DIRECTION_OUTBOUND,
+		.attribution = ATTRIBUTION_CONNECT,
+		.announced = 1,
+	};
+	u64 thread = bpf_get_current_pid_tgid();
+	struct connect_call *call;
+
+	c.cookie = bpf_get_socket_cookie(sk);
+	c.attempt = attempt_of(c.cookie);
+	owner_is_current(&c.owner);
+	remember(sk, &c);
+	call = bpf_map_lookup_elem(&connect_calls, &thread);
+	if (call && call->sk == (u64)sk)
+		call->started = 1;
+}
+
+static __always_inline void on_established(struct sock *sk, int oldstate)
+{
+	u64 key = (u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	struct connection inbound = { .direction = DIRECTION_INBOUND };
+
+	if (oldstate == TCP_SYN_SENT || (oldstate == TCP_SYN_RECV && c && c->direction == DIRECTION_OUTBOUND)) {
+		if (!c)
+			return; /* connect() came before this program */
+		c->established_ns = bpf_ktime_get_boot_ns();
+		tcp_established(sk, c);
+		return;
+	}
+	inbound.cookie = bpf_get_socket_cookie(sk);
+	inbound.established_ns = bpf_ktime_get_boot_ns();
+	remember(sk, &inbound);
+}
+
+static __always_inline void on_close(const struct sock *sk, int oldstate)
+{
+	u64 key = (u64)sk;
+	u64 thread = bpf_get_current_pid_tgid();
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	struct connect_call *call;
+	int error;
+
+	if (!c)
+		return;
+	if (oldstate == TCP_SYN_SENT || !c->established_ns) {
+		error = BPF_CORE_READ(sk, sk_err);
+		call = error ? NULL : bpf_map_lookup_elem(&connect_calls, &thread);
+		if (call && call->sk == key) {
+			call->failed = 1;
+			endpoints_of(sk, &call->ends);
+			return;
+		}
+		tcp_failed(sk, c, NULL, error);
+	} else {
+		if (!__sync_lock_test_and_set(&c->announced, 1)) {
+			owner_is_listener(sk, c);
+			tcp_established(sk, c);
+		}
+		tcp_closed(sk, c);
+	}
+	/* The process still has the socket and may connect it again. */
+	if (c->direction == DIRECTION_OUTBOUND && BPF_CORE_READ(sk, sk_socket))
+		next_attempt(c->cookie);
+	bpf_map_delete_elem(&connections, &key);
+}

@@ -1,0 +1,81 @@
+/* Connected UDP sockets. */
+#pragma once
+
+#include "connection_calls.h"
+
+static __always_inline void udp_closed(u64 cookie, const struct udp_connection *c)
+{
+	struct connection_event *e = new_event(STATE_CLOSED, DIRECTION_OUTBOUND, IPPROTO_UDP);
+
+	if (!e)
+		return;
+	e->cookie = cookie;
+	e->attempt = c->attempt;
+	e->owner = c->owner;
+	e->attribution = ATTRIBUTION_CONNECT;
+	e->netns = c->netns;
+	e->ends = c->ends;
+	e->duration_ns = e->time_ns - c->established_ns;
+	e->bytes_sent = c->bytes_sent;
+	e->bytes_received = c->bytes_received;
+	e->return_code = 0;
+	e->known = KNOWN_CODE | KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
+	submit(e);
+}
+
+static __always_inline void udp_end(u64 cookie)
+{
+	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
+
+	if (!c)
+		return;
+	udp_closed(cookie, c);
+	bpf_map_delete_elem(&udp_connections, &cookie);
+}
+
+static __always_inline void udp_connected(const struct sock *sk, const struct connect_call *call)
+{
+	struct udp_connection c = {};
+	struct endpoints wanted = {};
+	struct connection_event *e;
+	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+
+	if (cookie && bpf_map_lookup_elem(&udp_connections, &cookie)) {
+		udp_end(cookie);
+		next_attempt(cookie);
+	}
+	if (wanted_remote(call->address, &wanted) == AF_UNSPEC)
+		return; /* connect() to AF_UNSPEC disconnects */
+	c.established_ns = bpf_ktime_get_boot_ns();
+	c.attempt = attempt_of(cookie);
+	c.netns = netns_of(sk);
+	owner_is_current(&c.owner);
+	endpoints_of(sk, &c.ends);
+	/* Without a cookie the release cannot be seen: only "established" is told. */
+	if (cookie && bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
+		count(COUNTER_MAP_FULL);
+
+	e = new_event(STATE_ESTABLISHED, DIRECTION_OUTBOUND, IPPROTO_UDP);
+	if (!e)
+		return;
+	e->time_ns = c.established_ns;
+	e->cookie = cookie;
+	e->attempt = c.attempt;
+	e->owner = c.owner;
+	e->attribution = ATTRIBUTION_CONNECT;
+	e->netns = c.netns;
+	e->ends = c.ends;
+	e->return_code = 0;
+	e->known = KNOWN_CODE;
+	submit(e);
+}
+
+static __always_inline struct udp_connection *udp_connection_of(struct sock *sk)
+{
+	u64 cookie;
+
+	if (sk->sk_protocol != IPPROTO_UDP)
+		return NULL;
+	cookie = sk->__sk_common.skc_cookie.counter;
+	return cookie ? bpf_map_lookup_elem(&udp_connections, &cookie) : NULL;
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+)
+
+func summarise(t testing.TB, s *Store, q query.Summary) *query.SummaryResult {
+	t.Helper()
+	if q.Type == nil {
+		q.Type = flowType
+	}
+	r, err := s.Summary(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// A summary must be what comes out of counting the events one by one.
+func TestSummaryAgainstEvents(t *testing.T) {
+	s := openTest(t, Options{Path: testPath(t)})
+	r := rand.New(rand.NewPCG(9, 9))
+	for i := range int64(50) {
+		b := event.NewBatch(flowType, 0)
+		for k := range int64(100) {
+			addFlow(b, begin.UnixNano()+r.Int64N(int64(6*time.Hour)), i*100+k)
+		}
+		s.Append(b)
+		if r.IntN(5) == 0 {
+			flush(t, s)
+		}
+	}
+	filters := query.Filters{{Column: "address", Values: []string{"10.0.0.0/31", "10.0.0.4"}}}
+	for round := range 40 {
+		since := begin.Add(time.Duration(r.Int64N(int64(6 * time.Hour))))
+		q := query.Summary{Window: query.Window{Since: since, Until: since.Add(time.Duration(r.Int64N(int64(4 * time.Hour))))}, Interval: 10 * time.Minute}
+		if round%2 == 0 {
+			q.Filters = filters
+		}
+		want := struct {
+			count, open, sent int64
+			commands          map[string]int64
+			buckets           map[int64]int64
+		}{commands: map[string]int64{}, buckets: map[int64]int64{}}
+		_, err := s.Events(context.Background(), query.Events{Types: []*event.Type{flowType}, Window: q.Window, Filters: q.Filters}, func(row event.Row) error {
+			want.count++
+			if state, _ := row.String(colState); state == "open" {
+				want.open++
+			}
+			sent, _ := row.Int(colSent)
+			want.sent += sent
+			command, _ := row.String(event.Command)
+			want.commands[command]++
+			want.buckets[row.Time()/int64(q.Interval)]++
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := summarise(t, s, q)
+		if got.Count != want.count || got.Counts["open"] != want.open || got.Counts["closed"] != want.count-want.open || got.Sums["sent"] != want.sent {
+			t.Errorf("figures are %+v, want %+v", got.Figures, want)
+		}
+		commands := map[string]int64{}
+		for _, g := range got.Top["command"] {
+			commands[g.Key[0].Value.(string)] = g.Count
+		}
+		if fmt.Sprint(commands) != fmt.Sprint(want.commands) {
+			t.Errorf("commands are %v, want %v", commands, want.commands)
+		}
+		for _, b := range got.Series {
+			if n := want.buckets[b.Time.UnixNano()/int64(q.Interval)]; b.Count != n {
+				t.Errorf("bucket %v has %d, want %d", b.Time, b.Count, n)
+			}
+		}
+	}
+}
+
+func TestSummaryWindow(t *testing.T) {
+	c := newClock()
+	s := openTest(t, Options{Path: testPath(t), now: c.now})
+	got := summarise(t, s, query.Summary{})
+	if got.Count != 0 || !got.Since.Equal(begin) || !got.Until.Equal(begin) || got.Coverage.Complete {
+		t.Errorf("summary of nothing: %+v", got)
+	}
+	s.Append(flow(begin.Add(-time.Hour), 1))
+	s.Append(flow(begin.Add(time.Hour), 2)) // in the time to come
+	got = summarise(t, s, query.Summary{})
+	if got.Count != 1 || !got.Since.Equal(begin.Add(-time.Hour)) || !got.Until.Equal(begin) {
+		t.Errorf("open window: %+v", got)
+	}
+	_, err := s.Summary(context.Background(), query.Summary{Type: flowType, Interval: 1})
+	var param *query.ParamError
+	if !errors.As(err, &param) || param.Name != "interval" {
+		t.Errorf("error is %v", err)
+	}
+	if got := summarise(t, s, query.Summary{Filters: query.Filters{{Column: "reason", Values: []string{"x"}}}}); got.Count != 0 {
+		t.Errorf("a filter for a column that is not there finds %d", got.Count)
+	}
+}
