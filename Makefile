@@ -44,7 +44,7 @@ uninstall: ## Remove the program and the unit; configuration and events stay (as
 ##@ To work on it
 
 test: ## Run all tests (as root: also those that load eBPF programs)
-	@.ci/packages $(TEST_PACKAGES) || [ "$$(id -u)" != 0 ]
+	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
 	@if [ "$$(id -u)" != 0 ]; then echo "not root: tests that load eBPF programs or make network namespaces are skipped (sudo make test runs them)"; fi
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
 
@@ -77,7 +77,7 @@ vmlinux: ## Rewrite bpf/include/vmlinux.h from the running kernel
 	@mv bpf/include/vmlinux.h.new bpf/include/vmlinux.h
 
 bench: ## Measure capture, store and queries (as root)
-	@.ci/packages $(TEST_PACKAGES) || [ "$$(id -u)" != 0 ]
+	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
 	go test -run '^$$' -bench . ./cmd/ebpf-server ./internal/store ./internal/query
 
 build-dev: ## Build bin/ebpf-server-dev, with the race detector

@@ -25,6 +25,9 @@ type Monitor struct {
 	Type *event.Type
 	// Enabled says whether it runs when the configuration does not say.
 	Enabled bool
+	// MaxAge and MaxSize are how long and how much is kept when the configuration
+	// does not say, written as there ("3d", "500MiB"); empty: like everything else.
+	MaxAge, MaxSize string
 	// Needs says, for people, what the kernel must have.
 	Needs string
 	// Load returns the eBPF object; bpf2go generates the function.

@@ -80,7 +80,12 @@ type Log struct {
 type Known struct {
 	Types    []string        // event types
 	Programs map[string]bool // monitors, and whether each is on by default
+	Limits   map[string]DefaultLimits
 }
+
+// DefaultLimits are the limits of a type for which the general ones do not do,
+// written as in the file; empty: it follows the general ones.
+type DefaultLimits struct{ MaxAge, MaxSize string }
 
 // Load reads the configuration. The flags are those of AddFlags, parsed. All
 // mistakes are reported together, one a line.

@@ -18,6 +18,7 @@ const day = 24 * time.Hour
 var known = Known{
 	Types:    []string{"connection", "packet_drop", "dns"},
 	Programs: map[string]bool{"connection": true, "packet_drop": true, "dns": false},
+	Limits:   map[string]DefaultLimits{"packet_drop": {MaxAge: "3d", MaxSize: "500MiB"}},
 }
 
 // defaults are written out here once more, so that a change of one is noticed.
@@ -95,7 +96,7 @@ func TestShippedFileIsTheDefaults(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 
-	shown := Known{Types: []string{"packet_drop"}, Programs: map[string]bool{"connection": true, "packet_drop": true}}
+	shown := Known{Types: []string{"packet_drop"}, Programs: map[string]bool{"connection": true, "packet_drop": true}, Limits: known.Limits}
 	table := settings(new(Config), shown)
 	f := &file{path: shipped, values: map[string]any{}, lines: map[string]int{}, keys: keysOf(table)}
 	data, err := os.ReadFile(shipped)

@@ -31,11 +31,6 @@ type setting struct {
 	set     func(text string) error // checks a value and puts it into the Config
 }
 
-// typeLimits are the defaults of types that are more frequent than others.
-var typeLimits = map[string]struct{ maxAge, maxSize string }{
-	"packet_drop": {"3d", "500MiB"},
-}
-
 // settings lists every setting, each bound to its place in c.
 func settings(c *Config, known Known) []setting {
 	list := []setting{
@@ -52,7 +47,7 @@ func settings(c *Config, known Known) []setting {
 	}
 	c.Retention.Types = make(map[string]Limits, len(known.Types))
 	for _, name := range slices.Sorted(slices.Values(known.Types)) {
-		list = append(list, typeSettings(c, name)...)
+		list = append(list, typeSettings(c, name, known.Limits[name])...)
 	}
 	c.Programs = make(map[string]Program, len(known.Programs))
 	for _, name := range slices.Sorted(maps.Keys(known.Programs)) {
@@ -71,10 +66,10 @@ func settings(c *Config, known Known) []setting {
 
 // typeSettings are the limits of one type. Where it has none of its own, it
 // follows the general age and has no limit of size but the general one.
-func typeSettings(c *Config, name string) []setting {
-	section, builtIn := "retention.types."+name+".", typeLimits[name]
+func typeSettings(c *Config, name string, builtIn DefaultLimits) []setting {
+	section := "retention.types." + name + "."
 	return []setting{
-		{key: section + "max_age", value: builtIn.maxAge, follows: "retention.max_age", set: func(text string) (err error) {
+		{key: section + "max_age", value: builtIn.MaxAge, follows: "retention.max_age", set: func(text string) (err error) {
 			limits := Limits{MaxAge: c.Retention.MaxAge}
 			if text != "" {
 				limits.MaxAge, err = parseDuration(text)
@@ -82,7 +77,7 @@ func typeSettings(c *Config, name string) []setting {
 			c.Retention.Types[name] = limits
 			return err
 		}},
-		{key: section + "max_size", value: builtIn.maxSize, follows: "retention.max_size", set: func(text string) (err error) {
+		{key: section + "max_size", value: builtIn.MaxSize, follows: "retention.max_size", set: func(text string) (err error) {
 			limits := c.Retention.Types[name]
 			if text != "" {
 				limits.MaxSize, err = parseSize(text)

@@ -25,10 +25,11 @@ const shutdownTime = 10 * time.Second
 
 // Known returns the names that the configuration may use.
 func Known() config.Known {
-	known := config.Known{Programs: map[string]bool{}}
+	known := config.Known{Programs: map[string]bool{}, Limits: map[string]config.DefaultLimits{}}
 	for _, m := range programs.All {
 		known.Types = append(known.Types, m.Type.Name)
 		known.Programs[m.Type.Name] = m.Enabled
+		known.Limits[m.Type.Name] = config.DefaultLimits{MaxAge: m.MaxAge, MaxSize: m.MaxSize}
 	}
 	return known
 }
@@ -68,14 +69,13 @@ func Run(ctx context.Context, c config.Config, version string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := events.Start(store.Run{BootID: host.BootID, Kernel: host.Kernel, Host: host.Name, Version: version}); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, monitors.stop()) }()
 	if err := monitors.start(host, events); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, monitors.stop()) }()
-	if err := events.SetRecorded(monitors.running()); err != nil {
+	// Coverage begins when the monitors are attached, not before.
+	run := store.Run{BootID: host.BootID, Kernel: host.Kernel, Host: host.Name, Version: version, Types: monitors.running()}
+	if err := events.Start(run); err != nil {
 		return err
 	}
 	go bpf.SampleRunTimes(ctx, log)

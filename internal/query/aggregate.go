@@ -152,13 +152,19 @@ func (a *Aggregator) checkSize() error {
 }
 
 // place finds the group of each row of the batch that the columns have encoded.
+// Neighbours are often in the same one, which is then not looked up again.
 func (l *groupList) place(at []uint32) {
+	var last groupKey
 	for i := range at {
 		var key groupKey
 		for k, c := range l.columns {
 			key[k] = c.codes[i]
 		}
-		at[i] = l.group(key)
+		if i > 0 && key == last {
+			at[i] = at[i-1]
+			continue
+		}
+		at[i], last = l.group(key), key
 	}
 }
 

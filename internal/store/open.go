@@ -111,16 +111,20 @@ func checkPath(path string, readOnly bool) error {
 		return reason(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("make its folder: %w", err)
+		return fmt.Errorf("make its folder: %w", reason(err))
 	}
 	return nil
 }
 
-// reason takes the path out of an error that names it already.
+// reason takes the path out of an error of the file system, which the caller
+// names already, and says what can be done.
 func reason(err error) error {
 	var named *fs.PathError
 	if errors.As(err, &named) {
-		return named.Err
+		err = named.Err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run as a user who may use that place, or choose another path", err)
 	}
 	return err
 }
@@ -140,8 +144,6 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 		return nil, ErrInUse
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
 		return nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w; run as a user who may write there, or choose another path", reason(err))
 	case err != nil:
 		return nil, reason(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,17 +84,29 @@ func changeFile(t *testing.T, path string, change func(tx *bbolt.Tx) error) {
 }
 
 func TestOpenWithoutPermission(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may write everywhere")
-	}
 	folder := t.TempDir()
-	if err := os.Chmod(folder, 0o500); err != nil {
+	path := filepath.Join(folder, "mine.db")
+	closeTest(t, openTest(t, Options{Path: path}))
+	if err := errors.Join(os.Chmod(path, 0o400), os.Chmod(folder, 0o555), os.Chmod(filepath.Dir(folder), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(Options{Path: filepath.Join(folder, "events.db")})
-	if err == nil || !strings.Contains(err.Error(), "permission denied; run as") {
-		t.Errorf("error is %v", err)
-	}
+	tried := make(chan struct{})
+	go func() {
+		defer close(tried)
+		if os.Geteuid() == 0 {
+			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+			if err := syscall.Setfsuid(65534); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, name := range []string{"mine.db", "new.db", "new/new.db"} {
+			_, err := Open(Options{Path: filepath.Join(folder, name)})
+			if err == nil || !strings.Contains(err.Error(), "permission denied; run as") {
+				t.Errorf("%s: error is %v", name, err)
+			}
+		}
+	}()
+	<-tried
 }
 
 func TestOpenMakesItsFolder(t *testing.T) {
@@ -188,9 +202,7 @@ func TestCheckFindsDamage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := testPath(t)
 			s := openTest(t, Options{Path: path})
-			if err := s.Start(Run{Types: []string{"flow"}}); err != nil {
-				t.Fatal(err)
-			}
+			start(t, s, "flow")
 			s.Append(flow(begin, 1))
 			s.Append(drop(begin.Add(2*time.Hour), 1))
 			s.Lost("flow", "map_full", 1)

@@ -23,11 +23,11 @@ type run struct {
 	Alive    time.Time   `json:"alive"`        // last sign of life: events before it are in the file
 	End      time.Time   `json:"end,omitzero"` // none while it runs
 	Clean    bool        `json:"clean"`        // it ended by Close; otherwise it crashed after Alive
-	BootID   string      `json:"boot_id"`      //
-	Kernel   string      `json:"kernel"`       //
-	Host     string      `json:"host"`         //
-	Version  string      `json:"version"`      // of the program
-	Recorded []recording `json:"recorded"`     // in the order in which they began
+	BootID   string      `json:"boot_id"`
+	Kernel   string      `json:"kernel"`
+	Host     string      `json:"host"`
+	Version  string      `json:"version"`            // of the program
+	Recorded []recording `json:"recorded,omitempty"` // in the order in which they began
 }
 
 // recording is a span in which a run recorded a type.

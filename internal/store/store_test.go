@@ -61,7 +61,7 @@ func (c *clock) set(t time.Time) {
 	c.t = t
 }
 
-func testPath(t *testing.T) string { return filepath.Join(t.TempDir(), "events.db") }
+func testPath(t testing.TB) string { return filepath.Join(t.TempDir(), "events.db") }
 
 // openTest opens a store that flushes only when told to. Unless the test has
 // closed it, it is checked and closed at the end.
@@ -97,6 +97,13 @@ func closeTest(t testing.TB, s *Store) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func start(t testing.TB, s *Store, types ...string) {
+	t.Helper()
+	if err := s.Start(Run{BootID: "boot", Types: types}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -264,9 +271,7 @@ func typeStatus(s *Store, typeName string) query.TypeStatus {
 
 func TestLoopFlushesByItself(t *testing.T) {
 	s := openTest(t, Options{Path: testPath(t), FlushInterval: time.Millisecond})
-	if err := s.Start(Run{Types: []string{"flow"}}); err != nil {
-		t.Fatal(err)
-	}
+	start(t, s, "flow")
 	s.Append(flow(begin, 1))
 	waitFor(t, func() bool { return s.Status().Pending == 0 })
 	wantNumbers(t, s, query.Events{}, 1)
@@ -274,9 +279,7 @@ func TestLoopFlushesByItself(t *testing.T) {
 
 func TestManyPendingEventsFlushBeforeTheInterval(t *testing.T) {
 	s := openTest(t, Options{Path: testPath(t), FlushInterval: time.Hour})
-	if err := s.Start(Run{Types: []string{"flow"}}); err != nil {
-		t.Fatal(err)
-	}
+	start(t, s, "flow")
 	b := event.NewBatch(flowType, 0)
 	for i := range int64(flushRows + 1) {
 		addFlow(b, begin.UnixNano()+i%7, i)
@@ -306,9 +309,7 @@ func waitFor(t testing.TB, done func() bool) {
 func TestStatus(t *testing.T) {
 	path, c := testPath(t), newClock()
 	s := openTest(t, Options{Path: path, now: c.now, Retention: map[string]time.Duration{"drop": time.Hour}})
-	if err := s.Start(Run{Types: []string{"flow"}}); err != nil {
-		t.Fatal(err)
-	}
+	start(t, s, "flow")
 	s.Append(flow(begin.Add(-2*time.Hour), 1))
 	s.Lost("flow", "map_full", 2)
 	flush(t, s)

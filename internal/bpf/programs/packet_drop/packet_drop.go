@@ -11,6 +11,8 @@ import (
 var Monitor = &bpf.Monitor{
 	Type:       Type,
 	Enabled:    true,
+	MaxAge:     "3d",
+	MaxSize:    "500MiB",
 	Needs:      "Linux 5.17 or later (kfree_skb with a reason) with BTF (CONFIG_DEBUG_INFO_BTF)",
 	Load:       loadPacketDrop,
 	Prepare:    prepare,
