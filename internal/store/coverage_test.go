@@ -72,7 +72,7 @@ func history(t testing.TB) *Store {
 	t.Helper()
 	path, c := testPath(t), newClock()
 	var s *Store
-	start := func(n int, types ...string) {
+	startAt := func(n int, types ...string) {
 		c.set(minute(n))
 		s = openTest(t, Options{Path: path, now: c.now})
 		start(t, s, types...)
@@ -83,16 +83,16 @@ func history(t testing.TB) *Store {
 			t.Fatal(err)
 		}
 	}
-	begin(10, "flow", "drop")
+	startAt(10, "flow", "drop")
 	c.set(minute(20))
 	closeTest(t, s)
-	begin(30, "flow")
+	startAt(30, "flow")
 	record(35, "flow", "drop")
 	c.set(minute(40))
 	flush(t, s)
 	c.set(minute(41))
 	kill(t, s)
-	begin(50, "flow", "drop")
+	startAt(50, "flow", "drop")
 	record(55, "flow")
 	record(60)
 	c.set(minute(100))
