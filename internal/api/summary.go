@@ -25,7 +25,7 @@ const (
 )
 
 // summaryParams are the parameters of a summary beside the columns.
-var summaryParams = []string{"duration", "since", "until", "group_by", "top", "interval"}
+var summaryParams = []string{"duration", "since", "until", "group_by", "distinct", "top", "interval"}
 
 // getSummary answers with counts of events of one type.
 //
@@ -37,7 +37,8 @@ var summaryParams = []string{"duration", "since", "until", "group_by", "top", "i
 //	@Param		duration	query		string		false	"Length of the window before until: seconds, or a time span such as 90m. Not together with since. Default: 3600 seconds."
 //	@Param		since		query		string		false	"Beginning of the window, which includes it: RFC 3339, Unix seconds, or relative such as -90m or now-7d."
 //	@Param		until		query		string		false	"End of the window, which excludes it, written in the same ways. Default: now."
-//	@Param		group_by	query		[]string	false	"Columns to group by, at most 3. Without it, the most frequent values of some columns are listed one by one."	collectionFormat(multi)
+//	@Param		group_by	query		[]string	false	"Columns to group by, at most 3. Without it and without interval, the most frequent values of some columns are listed one by one."	collectionFormat(multi)
+//	@Param		distinct	query		[]string	false	"Columns whose different values are counted. Without group_by and interval some are counted by default."	collectionFormat(multi)
 //	@Param		top			query		integer		false	"At most so many groups in a list."	minimum(1)	maximum(1000)	default(10)
 //	@Param		interval	query		string		false	"Adds a series with one point per interval: seconds, or a time span such as 5m."
 //	@Success	200			{object}	query.SummaryResult
@@ -132,7 +133,13 @@ func readSummary(t *event.Type, p params, now time.Time) (q query.Summary, err e
 	if q.Filters, err = p.filters(types, summaryParams); err != nil {
 		return q, err
 	}
-	q.GroupBy = p.groupBy()
+	q.GroupBy, q.Distinct = p.columns("group_by"), p.columns("distinct")
+	if len(q.GroupBy) == 0 && q.Interval == 0 {
+		q.Lists = t.Top
+		if q.Distinct == nil {
+			q.Distinct = distinctColumns(t)
+		}
+	}
 	return q, q.Validate()
 }
 
@@ -163,10 +170,21 @@ func (p params) summaryWindow(now time.Time) (query.Window, error) {
 	return w, nil
 }
 
-// groupBy takes columns one by one and as a list with commas.
-func (p params) groupBy() []string {
+// distinctColumns are those whose different values are counted by default.
+func distinctColumns(t *event.Type) []string {
+	var names []string
+	for _, c := range t.Columns {
+		if c.Distinct {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// columns takes a parameter's columns one by one and as a list with commas.
+func (p params) columns(param string) []string {
 	var columns []string
-	for _, names := range p["group_by"] {
+	for _, names := range p[param] {
 		for name := range strings.SplitSeq(names, ",") {
 			columns = append(columns, strings.TrimSpace(name))
 		}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -24,28 +25,23 @@ type Aggregator struct {
 	breakdown *valueColumn   // the one of them that cells count by
 	sums      []int          // columns that are added up
 	total     *groupList     // of one group, without a key
-	lists     []*groupList   // one for GroupBy, or one for each Top column
-	series    []cell
-	first     int64 // number of the series' first bucket, counted from the Unix epoch
+	lists     []*groupList   // one for GroupBy, or one for each of Lists
+	series    *groupList     // of one group for each bucket, without keys; or nil
+	first     int64          // number of the series' first bucket, counted from the Unix epoch
+	at        []uint32       // scratch: the group of each row
 }
 
-// groupList tells events apart by the values of its columns.
+// groupList tells events apart by the values of its columns. With one column
+// the code of a value is the position of its group.
 type groupList struct {
 	columns []*valueColumn
-	groups  map[groupKey]uint32 // position in keys and cells
+	groups  map[groupKey]uint32 // with several columns: position in keys and cells
 	keys    []groupKey
-	cells   []cell
+	cells   cells
 }
 
 // groupKey holds the codes of a group's values; what is not in use is 0.
 type groupKey [maxGroupBy]uint32
-
-// cell adds up the figures of a set of events.
-type cell struct {
-	count  int64
-	counts []int64 // by code of the breakdown; grows as values turn up
-	sums   []int64 // as in Aggregator.sums
-}
 
 // NewAggregator checks a summary and returns an aggregator that has seen no
 // events. The window must have both ends. Errors are a *ParamError.
@@ -53,34 +49,47 @@ func NewAggregator(q Summary) (*Aggregator, error) {
 	if err := q.Validate(); err != nil {
 		return nil, err
 	}
+	return newAggregator(q), nil
+}
+
+// newAggregator is for summaries that are valid.
+func newAggregator(q Summary) *Aggregator {
 	a := &Aggregator{query: q}
 	a.breakdown = a.column(q.Type.Breakdown)
 	for i, c := range q.Type.Columns {
 		if c.Sum {
 			a.sums = append(a.sums, i)
 		}
-		if c.Distinct {
-			a.column(c.Name)
-		}
 	}
-	a.total = newGroupList()
+	for _, name := range q.Distinct {
+		a.column(name)
+	}
+	a.total = a.newList()
+	a.total.cells.grow(1)
 	if len(q.GroupBy) > 0 {
-		a.lists = []*groupList{newGroupList(a.named(q.GroupBy)...)}
-	} else {
-		for _, name := range q.Type.Top {
-			a.lists = append(a.lists, newGroupList(a.column(name)))
-		}
+		a.lists = []*groupList{a.newList(q.GroupBy...)}
+	}
+	for _, name := range q.Lists {
+		a.lists = append(a.lists, a.newList(name))
 	}
 	if q.Interval > 0 {
 		var n uint64
 		a.first, n = q.buckets()
-		a.series = make([]cell, n)
+		a.series = a.newList()
+		a.series.cells.grow(int(n))
 	}
-	return a, nil
+	return a
 }
 
-func newGroupList(columns ...*valueColumn) *groupList {
-	return &groupList{columns: columns, groups: make(map[groupKey]uint32)}
+func (a *Aggregator) newList(names ...string) *groupList {
+	l := &groupList{cells: newCells(len(a.sums))}
+	for _, name := range names {
+		l.columns = append(l.columns, a.column(name))
+	}
+	if len(names) > 1 {
+		l.groups = make(map[groupKey]uint32)
+	}
+	return l
 }
 
 // column returns the column of that name, of which there is one however many
@@ -97,12 +106,13 @@ func (a *Aggregator) column(name string) *valueColumn {
 	return c
 }
 
-func (a *Aggregator) named(names []string) []*valueColumn {
-	columns := make([]*valueColumn, len(names))
-	for i, name := range names {
-		columns[i] = a.column(name)
+// all returns every list, with the total and the series.
+func (a *Aggregator) all() []*groupList {
+	all := append([]*groupList{a.total}, a.lists...)
+	if a.series != nil {
+		all = append(all, a.series)
 	}
-	return columns
+	return all
 }
 
 // Columns returns the columns of batches that Add reads, beside time.
@@ -121,18 +131,15 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 	for _, c := range a.columns {
 		c.encode(b, sel)
 	}
-	at := make([]uint32, len(sel))
-	a.total.place(at)
-	a.tally(a.total.cells, at, b, sel)
-	for _, l := range a.lists {
-		l.place(at)
-		a.tally(l.cells, at, b, sel)
+	a.at = slices.Grow(a.at[:0], len(sel))[:len(sel)]
+	for _, l := range append([]*groupList{a.total}, a.lists...) {
+		a.tally(l, l.place(a.at), b, sel)
 	}
 	if a.series != nil {
 		for i, row := range sel {
-			at[i] = uint32(bucketOf(b.Columns[event.Time].Ints[row], int64(a.query.Interval)) - a.first)
+			a.at[i] = uint32(bucketOf(b.Columns[event.Time].Ints[row], int64(a.query.Interval)) - a.first)
 		}
-		a.tally(a.series, at, b, sel)
+		a.tally(a.series, a.at, b, sel)
 	}
 	return a.checkSize()
 }
@@ -144,72 +151,74 @@ func (a *Aggregator) checkSize() error {
 		}
 	}
 	for _, l := range a.lists {
-		if len(l.cells) > maxValues {
+		if l.cells.len() > maxValues {
 			return &ParamError{Name: "group_by", Reason: fmt.Sprintf("makes more than %d groups; ask for less time or add a filter", maxValues)}
 		}
 	}
 	return nil
 }
 
-// place finds the group of each row of the batch that the columns have encoded.
-// Neighbours are often in the same one, which is then not looked up again.
-func (l *groupList) place(at []uint32) {
-	var last groupKey
+// place finds the group of each row that the columns have encoded, and makes
+// room for it. The answer is at, or the codes of the only column.
+func (l *groupList) place(at []uint32) []uint32 {
+	switch len(l.columns) {
+	case 0:
+		clear(at)
+		return at
+	case 1:
+		l.cells.grow(len(l.columns[0].values))
+		return l.columns[0].codes
+	}
 	for i := range at {
 		var key groupKey
 		for k, c := range l.columns {
 			key[k] = c.codes[i]
 		}
-		if i > 0 && key == last {
-			at[i] = at[i-1]
-			continue
-		}
-		at[i], last = l.group(key), key
+		at[i] = l.group(key)
 	}
+	return at
 }
 
+// group is for lists of several columns.
 func (l *groupList) group(key groupKey) uint32 {
 	g, known := l.groups[key]
 	if !known {
 		g = uint32(len(l.keys))
 		l.groups[key] = g
 		l.keys = append(l.keys, key)
-		l.cells = append(l.cells, cell{})
+		l.cells.grow(len(l.keys))
 	}
 	return g
 }
 
-// tally adds the selected rows to the cells that they belong to.
-func (a *Aggregator) tally(cells []cell, at []uint32, b *event.Batch, sel []int32) {
+// key returns the codes of a group's values.
+func (l *groupList) key(g int) groupKey {
+	switch len(l.columns) {
+	case 0:
+		return groupKey{}
+	case 1:
+		return groupKey{uint32(g)}
+	}
+	return l.keys[g]
+}
+
+// tally adds the selected rows to the groups that they belong to.
+func (a *Aggregator) tally(l *groupList, at []uint32, b *event.Batch, sel []int32) {
+	c := &l.cells
+	c.widen(len(a.breakdown.values))
+	width := uint32(c.width)
 	for i, g := range at {
-		c := &cells[g]
-		c.count++
-		if code := a.breakdown.codes[i]; code != 0 {
-			c.countValue(code, 1)
-		}
+		c.count[g]++
+		c.counts[g*width+a.breakdown.codes[i]]++
 	}
 	for s, column := range a.sums {
 		v := &b.Columns[column]
 		for i, row := range sel {
 			if v.Valid[row] {
-				cells[at[i]].add(s, len(a.sums), v.Ints[row])
+				c.sums[int(at[i])*c.sumsOf+s] += v.Ints[row]
 			}
 		}
 	}
-}
-
-func (c *cell) countValue(code uint32, n int64) {
-	for len(c.counts) <= int(code) {
-		c.counts = append(c.counts, 0)
-	}
-	c.counts[code] += n
-}
-
-func (c *cell) add(sum, sums int, n int64) {
-	if c.sums == nil {
-		c.sums = make([]int64, sums)
-	}
-	c.sums[sum] += n
 }
 
 // Merge adds what another aggregator of the same summary has seen.
@@ -217,34 +226,32 @@ func (a *Aggregator) Merge(other *Aggregator) error {
 	for i, c := range a.columns {
 		c.translate(other.columns[i])
 	}
-	a.total.merge(other.total, a)
-	for i, l := range a.lists {
-		l.merge(other.lists[i], a)
-	}
-	for i := range a.series {
-		a.series[i].merge(&other.series[i], a)
+	theirs := other.all()
+	for i, l := range a.all() {
+		l.cells.widen(len(a.breakdown.values))
+		l.merge(theirs[i], a.breakdown.codes)
 	}
 	return a.checkSize()
 }
 
 // merge expects that the columns have just translated those of the other.
-func (l *groupList) merge(other *groupList, a *Aggregator) {
-	for g, key := range other.keys {
-		for k, c := range l.columns {
-			key[k] = c.codes[key[k]]
-		}
-		l.cells[l.group(key)].merge(&other.cells[g], a)
+func (l *groupList) merge(other *groupList, breakdown []uint32) {
+	if len(l.columns) == 1 {
+		l.cells.grow(len(l.columns[0].values))
 	}
-}
-
-func (c *cell) merge(other *cell, a *Aggregator) {
-	c.count += other.count
-	for code, n := range other.counts {
-		if n != 0 {
-			c.countValue(a.breakdown.codes[code], n)
+	for g := range other.cells.count {
+		to := g
+		switch len(l.columns) {
+		case 0:
+		case 1:
+			to = int(l.columns[0].codes[g])
+		default:
+			key := other.keys[g]
+			for k, c := range l.columns {
+				key[k] = c.codes[key[k]]
+			}
+			to = int(l.group(key))
 		}
-	}
-	for s, n := range other.sums {
-		c.add(s, len(a.sums), n)
+		l.cells.merge(to, &other.cells, g, breakdown)
 	}
 }

@@ -30,8 +30,10 @@ type Summary struct {
 	Type     *event.Type
 	Window   Window
 	Filters  Filters
-	GroupBy  []string      // names of up to three columns; empty: the type's Top columns are listed one by one
-	Top      int           // at most so many groups in each list
+	GroupBy  []string      // names of up to three columns: one list of groups
+	Lists    []string      // names of columns: for each a list of its values
+	Distinct []string      // names of columns: their different values are counted
+	Top      int           // at most so many groups in each list; 0 means all
 	Interval time.Duration // 0: no series
 }
 

@@ -11,10 +11,10 @@ type SummaryResult struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 	Figures
-	// Distinct counts the different values of the columns that ask for it.
-	Distinct map[string]int64 `json:"distinct"`
-	// Top holds, without GroupBy, one list for each of the type's Top columns.
-	// Events that have no value there are in no list.
+	// Distinct counts the different values of the columns asked for.
+	Distinct map[string]int64 `json:"distinct,omitempty"`
+	// Top holds one list for each of the columns asked for. Events that have no
+	// value there are in no list.
 	Top map[string][]Group `json:"top,omitempty"`
 	// Groups and GroupsTotal are there with GroupBy only. The total counts
 	// the groups before all but the top ones are cut off.

@@ -26,6 +26,13 @@ func (q Summary) Validate() error {
 			return &ParamError{Name: "group_by", Value: name, Reason: "is named twice"}
 		}
 	}
+	for param, names := range map[string][]string{"distinct": q.Distinct, "lists": q.Lists} {
+		for _, name := range names {
+			if at, ok := q.Type.Column(name); !ok || at == event.Time {
+				return &ParamError{Name: param, Value: name, Reason: "is not a column of " + q.Type.Name + " whose values can be counted"}
+			}
+		}
+	}
 	if q.Top < 0 {
 		return &ParamError{Name: "top", Value: strconv.Itoa(q.Top), Reason: "is negative"}
 	}
@@ -68,47 +75,50 @@ func (a *Aggregator) Result() *SummaryResult {
 	q := a.query
 	r := &SummaryResult{
 		Type: q.Type.Name, Since: q.Window.Since.UTC(), Until: q.Window.Until.UTC(),
-		Distinct: make(map[string]int64),
+		Figures: a.figures(a.total, 0),
 	}
-	a.total.group(groupKey{}) // there even when there were no events
-	r.Figures = a.figures(&a.total.cells[0])
-	for _, c := range a.columns {
-		if c.Distinct {
-			r.Distinct[c.Name] = int64(len(c.values) - 1)
-		}
+	if len(q.Distinct) > 0 {
+		r.Distinct = make(map[string]int64)
 	}
-	switch {
-	case len(q.GroupBy) > 0:
-		r.Groups, r.GroupsTotal = a.top(a.lists[0], false), len(a.lists[0].keys)
-	case len(a.lists) > 0:
+	for _, name := range q.Distinct {
+		r.Distinct[name] = int64(len(a.column(name).values) - 1)
+	}
+	lists := a.lists
+	if len(q.GroupBy) > 0 {
+		r.Groups, r.GroupsTotal = a.top(lists[0], false)
+		lists = lists[1:]
+	}
+	if len(lists) > 0 {
 		r.Top = make(map[string][]Group)
-		for _, l := range a.lists {
-			r.Top[l.columns[0].Name] = a.top(l, true)
-		}
+	}
+	for _, l := range lists {
+		r.Top[l.columns[0].Name], _ = a.top(l, true)
 	}
 	if a.series != nil {
-		r.Series = make([]Bucket, len(a.series))
-		for i := range a.series {
+		r.Series = make([]Bucket, a.series.cells.len())
+		for i := range r.Series {
 			begin := time.Unix(0, (a.first+int64(i))*int64(q.Interval)).UTC()
-			r.Series[i] = Bucket{Time: begin, Figures: a.figures(&a.series[i])}
+			r.Series[i] = Bucket{Time: begin, Figures: a.figures(a.series, i)}
 		}
 	}
 	return r
 }
 
 // top returns the largest groups of a list, equal ones in the order of their
-// keys, if wanted without the group that has no value.
-func (a *Aggregator) top(l *groupList, valuesOnly bool) []Group {
-	order := make([]uint32, 0, len(l.keys))
-	for g, key := range l.keys {
-		if !valuesOnly || key != (groupKey{}) {
-			order = append(order, uint32(g))
+// keys, and how many there are; if wanted without the group that has no value.
+func (a *Aggregator) top(l *groupList, valuesOnly bool) ([]Group, int) {
+	order := make([]int, 0, l.cells.len())
+	for g, n := range l.cells.count {
+		if n > 0 && (!valuesOnly || l.key(g) != (groupKey{})) {
+			order = append(order, g)
 		}
 	}
-	slices.SortFunc(order, func(x, y uint32) int {
-		c := cmp.Compare(l.cells[y].count, l.cells[x].count)
+	total := len(order)
+	slices.SortFunc(order, func(x, y int) int {
+		c := cmp.Compare(l.cells.count[y], l.cells.count[x])
+		kx, ky := l.key(x), l.key(y)
 		for k := 0; c == 0 && k < len(l.columns); k++ {
-			c = l.columns[k].compare(l.keys[x][k], l.keys[y][k])
+			c = l.columns[k].compare(kx[k], ky[k])
 		}
 		return c
 	})
@@ -117,30 +127,27 @@ func (a *Aggregator) top(l *groupList, valuesOnly bool) []Group {
 	}
 	groups := make([]Group, len(order))
 	for i, g := range order {
-		groups[i].Figures = a.figures(&l.cells[g])
+		groups[i].Figures = a.figures(l, g)
+		key := l.key(g)
 		for k, c := range l.columns {
-			groups[i].Key = append(groups[i].Key, KeyValue{Column: c.Name, Value: c.show(l.keys[g][k])})
+			groups[i].Key = append(groups[i].Key, KeyValue{Column: c.Name, Value: c.show(key[k])})
 		}
 	}
-	return groups
+	return groups, total
 }
 
-func (a *Aggregator) figures(c *cell) Figures {
-	f := Figures{Count: c.count, Counts: make(map[string]int64), Sums: make(map[string]int64)}
+func (a *Aggregator) figures(l *groupList, g int) Figures {
+	f := Figures{Count: l.cells.count[g], Counts: make(map[string]int64), Sums: make(map[string]int64)}
 	for _, declared := range a.breakdown.Values {
 		f.Counts[declared] = 0
 	}
-	for code, n := range c.counts {
-		if n > 0 {
+	for code, n := range l.cells.counts[g*l.cells.width : (g+1)*l.cells.width] {
+		if n > 0 && code > 0 {
 			f.Counts[a.breakdown.values[code].text] = n
 		}
 	}
 	for s, column := range a.sums {
-		var n int64
-		if c.sums != nil {
-			n = c.sums[s]
-		}
-		f.Sums[a.query.Type.Columns[column].Name] = n
+		f.Sums[a.query.Type.Columns[column].Name] = l.cells.sums[g*l.cells.sumsOf+s]
 	}
 	return f
 }

@@ -40,13 +40,13 @@ func TestSummaryJSON(t *testing.T) {
 		flow{time: 2, state: "closed", command: "curl", pid: 1, address: "10.0.0.1", sent: 5, received: 7},
 		flow{time: 12, state: "closed", pid: 2, sent: 1},
 	)
-	q := Summary{Type: flowType, Window: window(0, 20), Top: 5}
+	q := Summary{Type: flowType, Window: window(0, 20), Top: 5, Distinct: []string{"address", "command", "container_id", "pid", "protocol"}}
 	tests := []struct {
 		name   string
 		change func(q *Summary)
 		want   string
 	}{
-		{"top", func(q *Summary) {}, `"top":{` +
+		{"top", func(q *Summary) { q.Lists = []string{"address", "command"} }, `"top":{` +
 			`"address":[{"address":"10.0.0.1","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}}],` +
 			`"command":[{"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}}]},`},
 		{"groups", func(q *Summary) { q.GroupBy = []string{"pid", "command"}; q.Top = 1 }, `"groups":[` +
@@ -80,11 +80,11 @@ func TestSummaryJSON(t *testing.T) {
 }
 
 func TestSummaryOfNothing(t *testing.T) {
-	got, err := json.Marshal(summarise(t, Summary{Type: dropType, Window: window(0, 0), GroupBy: []string{"pid"}, Interval: 1}))
+	got, err := json.Marshal(summarise(t, Summary{Type: dropType, Window: window(0, 0), GroupBy: []string{"pid"}, Interval: 1, Distinct: []string{"pid"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `"count":0,"counts":{},"sums":{},"distinct":{"command":0,"container_id":0,"pid":0},"groups":[],"series":[],"coverage"`
+	want := `"count":0,"counts":{},"sums":{},"distinct":{"pid":0},"groups":[],"series":[],"coverage"`
 	if !strings.Contains(string(got), want) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -192,9 +192,11 @@ func TestSummaryAgainstNaive(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 30 {
 		list := randomFlows(r, 1+r.IntN(400))
-		q := Summary{Type: flowType, Window: window(100, 900), Interval: 100}
+		q := Summary{Type: flowType, Window: window(100, 900), Interval: 100, Distinct: []string{"command", "address"}}
 		if round%2 == 0 {
 			q.GroupBy = []string{"address", "pid"}
+		} else {
+			q.Lists = []string{"command", "address"}
 		}
 		parts := make([]*Aggregator, 3)
 		for i := range parts {

@@ -217,7 +217,7 @@ func TestEventsStop(t *testing.T) {
 	s.Append(flow(at(1), 1))
 	s.Append(flow(at(2), 2))
 	full := errors.New("full")
-	if _, err := s.Events(context.Background(), query.Events{Types: testTypes}, func(event.Row) error { return full }); err != full {
+	if _, err := s.Events(context.Background(), query.Events{Types: testTypes}, func(event.Row) error { return full }); !errors.Is(err, full) {
 		t.Errorf("error is %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -89,7 +90,7 @@ func closeTest(t testing.TB, s *Store) {
 	if closed {
 		return
 	}
-	if err := s.Flush(); err != nil && err != ErrReadOnly {
+	if err := s.Flush(); err != nil && !errors.Is(err, ErrReadOnly) {
 		t.Error(err)
 	}
 	if err := s.Check(); err != nil {
@@ -246,10 +247,10 @@ func TestAppendRefuses(t *testing.T) {
 	}
 	closeTest(t, s)
 	s.Append(flow(begin, 1))
-	if err := s.Flush(); err != ErrClosed {
+	if err := s.Flush(); !errors.Is(err, ErrClosed) {
 		t.Errorf("Flush after Close: %v", err)
 	}
-	if _, err := s.Events(context.Background(), query.Events{Types: testTypes}, nil); err != ErrClosed {
+	if _, err := s.Events(context.Background(), query.Events{Types: testTypes}, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("Events after Close: %v", err)
 	}
 	if err := s.Close(); err != nil {
