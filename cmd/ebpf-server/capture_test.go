@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -17,7 +16,7 @@ import (
 func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	t.Helper()
 	const address = "127.0.0.1:7000"
-	listening := exec.Command("ip", "netns", "exec", ns.Name, filepath.Join(built, "tserver"), "server", address, strconv.Itoa(n))
+	listening := ns.Command(filepath.Join(built, "tserver"), "server", address, strconv.Itoa(n))
 	out, err := listening.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +27,7 @@ func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatalf("wait for the server: %v", err)
 	}
-	connecting := exec.Command("ip", "netns", "exec", ns.Name, filepath.Join(built, "tclient"), "client", address, strconv.Itoa(n))
+	connecting := ns.Command(filepath.Join(built, "tclient"), "client", address, strconv.Itoa(n))
 	if out, err := connecting.CombinedOutput(); err != nil {
 		_ = listening.Process.Kill()
 		t.Fatalf("client: %v\n%s", err, out)

@@ -87,7 +87,7 @@ const (
 func Common() []Column {
 	return []Column{
 		Time:        {Name: "time", Kind: KindTime, Description: "When it happened, UTC.", Example: "2026-11-21T03:12:07.123456789Z"},
-		PID:         {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Distinct: true, Example: "4242"},
+		PID:         {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Example: "4242"},
 		Command:     {Name: "command", Kind: KindString, Description: "The kernel's name of that process (comm, at most 15 bytes).", Distinct: true, Example: "curl"},
 		UID:         {Name: "uid", Kind: KindInt, Description: "User id of that process, as seen from the host.", Example: "1000"},
 		CgroupID:    {Name: "cgroup_id", Kind: KindInt, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},

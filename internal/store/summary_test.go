@@ -41,7 +41,7 @@ func TestSummaryAgainstEvents(t *testing.T) {
 	filters := query.Filters{{Column: "address", Values: []string{"10.0.0.0/31", "10.0.0.4"}}}
 	for round := range 40 {
 		since := begin.Add(time.Duration(r.Int64N(int64(6 * time.Hour))))
-		q := query.Summary{Window: query.Window{Since: since, Until: since.Add(time.Duration(r.Int64N(int64(4 * time.Hour))))}, Interval: 10 * time.Minute}
+		q := query.Summary{Window: query.Window{Since: since, Until: since.Add(time.Duration(r.Int64N(int64(4 * time.Hour))))}, Interval: 10 * time.Minute, Lists: []string{"command"}}
 		if round%2 == 0 {
 			q.Filters = filters
 		}

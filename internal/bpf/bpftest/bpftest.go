@@ -182,7 +182,15 @@ func NewNetNS(t testing.TB, name string) *NetNS {
 // Run runs a command in the namespace and returns its output.
 func (ns *NetNS) Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	return Run(t, "ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)
+	command := ns.Command(name, args...)
+	return Run(t, command.Path, command.Args[1:]...)
+}
+
+// Command is exec.Command in the namespace; the process id is the command's
+// own. It enters the network namespace alone: "ip netns exec" also mounts
+// things, which does not work everywhere.
+func (ns *NetNS) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + ns.Name, name}, args...)...)
 }
 
 // Do calls f on a thread that is in the namespace; sockets opened there belong
