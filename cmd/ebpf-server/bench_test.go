@@ -99,11 +99,11 @@ func BenchmarkConnections(b *testing.B) {
 	defer stats.Close()
 	const n = 20_000
 	for b.Loop() {
-		before, used, began := s.summary("connections", query("netns", ns.Inode)).Count, cpuSeconds(b, s.command.Process.Pid), time.Now()
+		before, used, began := s.summary("connections", in(ns)).Count, cpuSeconds(b, s.command.Process.Pid), time.Now()
 		traffic(b, ns, n)
 		took := time.Since(began)
 		eventually(b, func() error {
-			if got := s.summary("connections", query("netns", ns.Inode)).Count - before; got != 4*n {
+			if got := s.summary("connections", in(ns)).Count - before; got != 4*n {
 				return fmt.Errorf("%d events of %d connections", got, n)
 			}
 			return nil

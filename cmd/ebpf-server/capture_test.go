@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 )
@@ -38,6 +39,11 @@ func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	return listening.Process.Pid, connecting.Process.Pid
 }
 
+// in asks for events in a namespace since it was made.
+func in(ns *bpftest.NetNS, pairs ...string) url.Values {
+	return query(append(pairs, "netns", ns.Inode, "since", ns.Made.Format(time.RFC3339Nano))...)
+}
+
 func query(pairs ...string) url.Values {
 	q := url.Values{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -62,8 +68,8 @@ func TestTenThousandConnections(t *testing.T) {
 	} {
 		// By the namespace and, again, by everything that should be said of this side.
 		for _, q := range []url.Values{
-			query("netns", ns.Inode, "direction", side.direction),
-			query("netns", ns.Inode, "direction", side.direction, "pid", strconv.Itoa(side.pid), "command", side.command,
+			in(ns, "direction", side.direction),
+			in(ns, "direction", side.direction, "pid", strconv.Itoa(side.pid), "command", side.command,
 				"source_ip", "127.0.0.0/8", "destination_ip", "127.0.0.1", "destination_port", "7000", "protocol", "tcp", "return_code", "0"),
 		} {
 			eventually(t, func() error {
@@ -85,7 +91,7 @@ func TestTenThousandConnections(t *testing.T) {
 // checkPages reads all closed connections page by page: each of them once.
 func checkPages(t *testing.T, s *server, ns *bpftest.NetNS, n int) {
 	t.Helper()
-	q := query("type", "connection", "netns", ns.Inode, "state", "closed", "limit", "3000")
+	q := in(ns, "type", "connection", "state", "closed", "limit", "3000")
 	seen := map[string]int{}
 	for {
 		page := s.events(q)

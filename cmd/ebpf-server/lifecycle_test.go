@@ -24,7 +24,7 @@ func TestRestart(t *testing.T) {
 	first := start(t, binary, db)
 	serverPID, clientPID := traffic(t, ns, n)
 	eventually(t, func() error {
-		if got := first.summary("connections", query("netns", ns.Inode)); got.Count != 4*n {
+		if got := first.summary("connections", in(ns)); got.Count != 4*n {
 			return fmt.Errorf("%d events before the restart, want %d", got.Count, 4*n)
 		}
 		return nil
@@ -68,12 +68,12 @@ func TestRetention(t *testing.T) {
 	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"), "--config", config)
 	ns := bpftest.NewNetNS(t, "retention")
 	traffic(t, ns, 10)
-	if got := s.summary("connections", query("netns", ns.Inode)); got.Count == 0 {
+	if got := s.summary("connections", in(ns)); got.Count == 0 {
 		t.Fatal("nothing was recorded")
 	}
 	// Answers leave out what is too old, and then it leaves the file as well.
 	eventually(t, func() error {
-		if got := s.summary("connections", query("netns", ns.Inode)); got.Count != 0 {
+		if got := s.summary("connections", in(ns)); got.Count != 0 {
 			return fmt.Errorf("%d events are still answered", got.Count)
 		}
 		return nil
@@ -102,7 +102,7 @@ func TestAnswersAreCurrent(t *testing.T) {
 				t.Error("connected to a closed port")
 			}
 		})
-		if got := s.events(query("type", "connection", "netns", ns.Inode, "state", "failed")); got.Count != i+1 {
+		if got := s.events(in(ns, "type", "connection", "state", "failed")); got.Count != i+1 {
 			t.Fatalf("%d events after %d failed connects", got.Count, i+1)
 		}
 	}
@@ -126,7 +126,7 @@ func TestDrops(t *testing.T) {
 			c.Close()
 		}
 	})
-	got := s.summary("packet_drops", query("netns", ns.Inode, "protocol", "udp", "interface", "lo"))
+	got := s.summary("packet_drops", in(ns, "protocol", "udp", "interface", "lo"))
 	if got.Count != 2 || got.Counts["NO_SOCKET"] != 1 || got.Counts["NETFILTER_DROP"] != 1 || got.Sums["length"] != 2*(28+5) {
 		t.Errorf("summary: %+v", got)
 	}

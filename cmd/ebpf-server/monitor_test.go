@@ -66,11 +66,11 @@ func TestDocumentedMonitor(t *testing.T) {
 			t.Error("connected to a closed port")
 		}
 	})
-	found := s.events(query("type", "tcp_reset", "netns", ns.Inode))
+	found := s.events(in(ns, "type", "tcp_reset"))
 	if found.Count != 1 || found.Events[0]["remote_ip"] != "127.0.0.1" || found.Events[0]["remote_port"] != 7001.0 {
 		t.Errorf("events: %v", found.Events)
 	}
-	if all := s.summary("tcp_resets", query("netns", ns.Inode, "remote_port", "7001")); all.Counts["ipv4"] != 1 {
+	if all := s.summary("tcp_resets", in(ns, "remote_port", "7001")); all.Counts["ipv4"] != 1 {
 		t.Errorf("summary: %+v", all)
 	}
 }

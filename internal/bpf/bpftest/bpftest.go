@@ -103,6 +103,9 @@ func (r *Recorder) Recorded(ns *NetNS) []Event {
 	defer r.mu.Unlock()
 	var found []Event
 	for _, row := range r.rows {
+		if row.Time() < ns.Made.UnixNano() {
+			continue
+		}
 		e := Event{}
 		for i, column := range row.Batch.Type.Columns {
 			if text, ok := row.AppendText(nil, i); ok {
@@ -164,13 +167,16 @@ func show(events []Event) string {
 type NetNS struct {
 	Name  string
 	Inode string
+	// Made is when it was made. The kernel uses inode numbers again: what was
+	// recorded before belongs to a namespace that is gone.
+	Made time.Time
 }
 
 // NewNetNS makes a network namespace that is gone after the test.
 func NewNetNS(t testing.TB, name string) *NetNS {
 	t.Helper()
 	RequireRoot(t)
-	ns := &NetNS{Name: fmt.Sprintf("ebpfsrv-%s-%d", name, os.Getpid())}
+	ns := &NetNS{Name: fmt.Sprintf("ebpfsrv-%s-%d", name, os.Getpid()), Made: time.Now()}
 	Run(t, "ip", "netns", "add", ns.Name)
 	t.Cleanup(func() { Run(t, "ip", "netns", "del", ns.Name) })
 	ns.Run(t, "ip", "link", "set", "lo", "up")
