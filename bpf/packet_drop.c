@@ -9,10 +9,10 @@
  *   the spent FIN   an empty TCP segment freed with reason QUEUE_PURGE: the FIN
  *                   of the peer, already acted upon, that still lies in the
  *                   receive queue when a connection ends in the ordinary way
- *   the spent ACK   a TCP segment without data, SYN or FIN that
- *                   tcp_rcv_state_process frees with reason NOT_SPECIFIED: an
- *                   acknowledgement, already acted upon, to a socket that is
- *                   closing
+ *   the spent ACK   a TCP segment without data or SYN that
+ *                   tcp_rcv_state_process, tcp_v4_rcv or tcp_v6_rcv frees with
+ *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
+ *                   acted upon, to a socket that is closing or in TIME_WAIT
  */
 #include "socket.h"
 
@@ -33,6 +33,8 @@
 #define IPPROTO_DSTOPTS 60
 
 #define MAX_EXTENSION_HEADERS 6
+
+#define TCPHDR_FIN 0x01
 
 enum known {
 	KNOWN_IP = 1 << 0,    /* addresses and ip_protocol */
@@ -65,8 +67,13 @@ const struct packet_drop_event *unused_packet_drop_event __attribute__((unused))
  */
 const volatile u32 queue_purge = 0;   /* SKB_DROP_REASON_QUEUE_PURGE */
 const volatile u32 not_specified = 0; /* SKB_DROP_REASON_NOT_SPECIFIED */
-const volatile u64 state_process = 0; /* first address of tcp_rcv_state_process */
-const volatile u64 state_process_end = 0;
+
+struct function {
+	u64 begin;
+	u64 end;
+};
+
+const volatile struct function receivers[3] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
 
 static __always_inline bool is_full_socket(const struct sock *sk)
 {
@@ -88,10 +95,18 @@ static __always_inline bool is_spent_fin(const struct sk_buff *skb, u32 reason)
 static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location, u32 reason)
 {
 	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
+	bool received = false;
+	u32 numbers;
+	int i;
 
-	if (!not_specified || reason != not_specified || location < state_process || location >= state_process_end)
+	if (!not_specified || reason != not_specified)
 		return false;
-	return BPF_CORE_READ(cb, seq) == BPF_CORE_READ(cb, end_seq);
+	for (i = 0; i < 3; i++)
+		received |= location >= receivers[i].begin && location < receivers[i].end;
+	if (!received)
+		return false;
+	numbers = BPF_CORE_READ(cb, end_seq) - BPF_CORE_READ(cb, seq);
+	return numbers == 0 || (numbers == 1 && BPF_CORE_READ(cb, tcp_flags) & TCPHDR_FIN);
 }
 
 static __always_inline bool has_ports(u8 protocol)

@@ -11,7 +11,7 @@ import (
 
 // Version is the format that this program writes. docs/format.md describes it.
 // It grows by one with every change that an older program could not read.
-const Version = 1
+const Version = 2
 
 // Step brings a file from one format to the next. It keeps a frozen copy of
 // whatever it needs to know about the old one, and can be run again on a file
@@ -19,7 +19,7 @@ const Version = 1
 type Step func(tx *bbolt.Tx) error
 
 // steps holds at i the step from format i+1 to i+2.
-var steps []Step
+var steps = []Step{toBlocks}
 
 // The place of the version is the one thing that all formats have in common.
 var (

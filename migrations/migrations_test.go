@@ -36,7 +36,7 @@ func set(t *testing.T, db *bbolt.DB, v uint32) {
 }
 
 func TestCheck(t *testing.T) {
-	for v, want := range map[uint32]string{0: "not written by", Version: "", Version + 1: "newer ebpf-server (format 2, this program reads 1)"} {
+	for v, want := range map[uint32]string{0: "not written by", Version: "", Version + 1: "newer ebpf-server (format 3, this program reads 2)"} {
 		err := Check(v)
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
 			t.Errorf("Check(%d) = %v", v, err)

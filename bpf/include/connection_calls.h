@@ -64,9 +64,13 @@ static __always_inline void failed_at_once(const struct sock *sk, const struct c
 	if (!e)
 		return;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	e->attempt = attempt_of(e->cookie);
-	if (e->cookie)
+	if (e->cookie) {
+		/* A UDP socket that is connected keeps that number for itself. */
+		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &e->cookie))
+			next_attempt(e->cookie);
+		e->attempt = attempt_of(e->cookie);
 		next_attempt(e->cookie);
+	}
 	e->attribution = ATTRIBUTION_CONNECT;
 	owner_is_current(&e->owner);
 	e->netns = netns_of(sk);

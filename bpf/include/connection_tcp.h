@@ -48,11 +48,29 @@ static __always_inline void tcp_failed(const struct sock *sk, const struct conne
 	submit(e);
 }
 
-/* bytes_sent counts each retransmission again. bytes_received counts the FIN
- * of the peer as a byte (tcp_rcv_nxt_update by end_seq); SOCK_DONE is set when
- * that FIN was taken in, and only then.
+/* Payload that left the socket, by sequence numbers: bytes_acked is 64 bits wide,
+ * and what is not acknowledged yet is less than 4 GiB. (tcp_sock.bytes_sent
+ * counts a segment again whenever the host itself fails to send it.) The SYN
+ * of a connect and a FIN take a number each; the FIN is the last one, so it was
+ * sent if nothing is left to send.
  */
-static __always_inline void tcp_closed(const struct sock *sk, const struct connection *c)
+static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+{
+	u32 next = BPF_CORE_READ(tp, snd_nxt);
+	u64 sent = BPF_CORE_READ(tp, bytes_acked) + (u32)(next - BPF_CORE_READ(tp, snd_una));
+	u64 signs = c->direction == DIRECTION_OUTBOUND;
+	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING ||
+			  oldstate == TCP_LAST_ACK;
+
+	if (fin_queued && next == BPF_CORE_READ(tp, write_seq))
+		signs++;
+	return sent > signs ? sent - signs : 0;
+}
+
+/* bytes_received counts the FIN of the peer as a byte (tcp_rcv_nxt_update by
+ * end_seq); SOCK_DONE is set when that FIN was taken in, and only then.
+ */
+static __always_inline void tcp_closed(const struct sock *sk, const struct connection *c, int oldstate)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
 	struct connection_event *e = new_tcp_event(sk, STATE_CLOSED, c);
@@ -62,7 +80,7 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct conne
 		return;
 	done = BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
 	e->duration_ns = e->time_ns - c->established_ns;
-	e->bytes_sent = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+	e->bytes_sent = payload_sent(tp, c, oldstate);
 	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
 	if (e->bytes_received >= done)
 		e->bytes_received -= done;
@@ -206,7 +224,7 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 			owner_is_listener(sk, c);
 			tcp_established(sk, c);
 		}
-		tcp_closed(sk, c);
+		tcp_closed(sk, c, oldstate);
 	}
 	/* The process still has the socket and may connect it again. */
 	if (c->direction == DIRECTION_OUTBOUND && BPF_CORE_READ(sk, sk_socket))

@@ -18,8 +18,7 @@ static __always_inline void udp_closed(u64 cookie, const struct udp_connection *
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = c->bytes_sent;
 	e->bytes_received = c->bytes_received;
-	e->return_code = 0;
-	e->known = KNOWN_CODE | KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
+	e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
 	submit(e);
 }
 

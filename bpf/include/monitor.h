@@ -80,11 +80,15 @@ struct owner {
 	char command[16];
 };
 
-/* Only for hooks that run in the process's own context, never in softirq. */
+/* Only for hooks that run in the process's own context, never in softirq. The
+ * command is that of the process, as in /proc/PID/comm, not of the thread.
+ */
 static __always_inline void owner_is_current(struct owner *owner)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
 	owner->pid = bpf_get_current_pid_tgid() >> 32;
 	owner->uid = bpf_get_current_uid_gid();
 	owner->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(owner->command, sizeof(owner->command));
+	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
 }

@@ -67,16 +67,6 @@ func (l programList) lost() (n int64) {
 	return n
 }
 
-// storedEvents returns how many events are in the file, nothing left in memory.
-func (s *server) storedEvents() (int64, bool) {
-	s.t.Helper()
-	var health struct {
-		Store struct{ Events, Pending int64 }
-	}
-	s.get("/health", nil, &health)
-	return health.Store.Events, health.Store.Pending == 0
-}
-
 func benchServer(b *testing.B) *server {
 	b.Helper()
 	config := filepath.Join(b.TempDir(), "ebpf-server.yaml")

@@ -230,6 +230,16 @@ func (s *server) summary(collection string, query url.Values) summary {
 	return answer
 }
 
+// storedEvents returns how many events there are, and whether all are in the file.
+func (s *server) storedEvents() (int64, bool) {
+	s.t.Helper()
+	var health struct {
+		Store struct{ Events, Pending int64 }
+	}
+	s.get("/health", nil, &health)
+	return health.Store.Events, health.Store.Pending == 0
+}
+
 // eventually repeats a check until it is content; the kernel ends connections
 // in its own time.
 func eventually(t testing.TB, check func() error) {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -134,5 +135,40 @@ func TestDrops(t *testing.T) {
 	s.post("/api/packet_drops/summary", `{"duration":60,"filters":{"netns":`+ns.Inode+`,"protocol":"udp"}}`, &posted)
 	if posted.Count != 2 {
 		t.Errorf("posted summary: %+v", posted)
+	}
+}
+
+// After a kill everything that was written is there, and the time without the
+// program is told as a crash.
+func TestKill(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "ebpf-server.yaml")
+	if err := os.WriteFile(config, []byte("storage: {flush_interval: 200ms}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, binary := filepath.Join(t.TempDir(), "events.db"), filepath.Join(built, "ebpf-server")
+	ns := bpftest.NewNetNS(t, "kill")
+	first := start(t, binary, db, "--config", config)
+	traffic(t, ns, 50)
+	eventually(t, func() error {
+		if got := first.summary("connections", in(ns)).Count; got != 200 {
+			return fmt.Errorf("%d events, want 200", got)
+		}
+		if _, all := first.storedEvents(); !all {
+			return errors.New("events are still in memory")
+		}
+		return nil
+	})
+	if err := first.command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.ended
+
+	second := start(t, binary, db, "--config", config)
+	got := second.summary("connections", in(ns))
+	if got.Count != 200 {
+		t.Errorf("%d events after the kill, want 200", got.Count)
+	}
+	if got.Coverage.Complete || got.Coverage.Gaps[len(got.Coverage.Gaps)-1].Reason != "crashed" {
+		t.Errorf("coverage over the kill: %+v", got.Coverage)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // serveCommand is the program without a verb: it records and serves.
 func serveCommand() *cobra.Command {
-	command := &cobra.Command{
+	root := &cobra.Command{
 		Use:   "ebpf-server",
 		Short: "Record connections and packet drops of this host, and answer questions about them",
 		Long: `ebpf-server watches the host's network through eBPF, keeps every event in one
@@ -20,14 +20,11 @@ Without a verb it records and serves; that needs root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(cmd.Flags(), daemon.Known())
-			if err != nil {
-				return err
-			}
-			return daemon.Run(cmd.Context(), c, version)
+			load := func() (config.Config, error) { return config.Load(cmd.Flags(), daemon.Known()) }
+			return daemon.Run(cmd.Context(), load, version)
 		},
 	}
-	config.AddFlags(command.Flags())
-	command.AddCommand(versionCommand())
-	return command
+	config.AddFlags(root.Flags())
+	root.AddCommand(checkCommand(), exportCommand(), importCommand(), migrateCommand(), snapshotCommand(), storageCommand(), versionCommand())
+	return root
 }

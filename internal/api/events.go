@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"math"
 	"mime"
 	"net/http"
@@ -10,12 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/srodi/ebpf-server/internal/suggest"
-
 	"github.com/labstack/echo/v4"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 const (
@@ -42,7 +42,7 @@ type EventPage struct {
 //
 //	@Summary		Single events
 //	@Description	Events of all types or some, newest first. Every column is a filter; filters combine with AND, the values of a repeated one with OR.
-//	@Description	An answer ends with `limit` events; `next_cursor` asks for those that follow, with otherwise the same parameters. Paging gives every event once, also while new ones come in.
+//	@Description	An answer ends with `limit` events; `next_cursor` asks for those that follow, with otherwise the same parameters. Paging gives every event once, also while new ones come in; a new event whose time the pages have passed already is not among them.
 //	@Description	As NDJSON, one event a line is sent as it is found, without count, cursor and coverage; an answer that fails underway ends with a broken connection.
 //	@Tags			events
 //	@ID				events
@@ -146,20 +146,34 @@ func (s *Server) readEvents(r *http.Request) (q query.Events, format string, err
 
 // format is what the client wants to have: by the parameter, or else by Accept.
 func (p params) format(r *http.Request) (string, error) {
-	preset, other := formatJSON, formatNDJSON
-	if acceptsNDJSON(r) {
-		preset, other = formatNDJSON, formatJSON
+	accepted := strings.Join(r.Header.Values(echo.HeaderAccept), ",")
+	preset, other := accepts(accepted), formatJSON
+	if preset != formatNDJSON {
+		other = formatNDJSON
+	}
+	if preset == "" && len(p["format"]) > 0 {
+		preset = formatJSON
+	}
+	if preset == "" {
+		return "", newProblem(http.StatusNotAcceptable, fmt.Sprintf("cannot answer with %s (possible are %s and %s)", accepted, mimeJSON, mimeNDJSON))
 	}
 	return p.choice("format", preset, other)
 }
 
-func acceptsNDJSON(r *http.Request) bool {
-	for accepted := range strings.SplitSeq(strings.Join(r.Header.Values(echo.HeaderAccept), ","), ",") {
-		if kind, _, err := mime.ParseMediaType(accepted); err == nil && kind == mimeNDJSON {
-			return true
+// accepts returns the format that a header Accept asks for, or "" if it wants
+// none that there is.
+func accepts(header string) string {
+	possible := ""
+	for accepted := range strings.SplitSeq(header, ",") {
+		kind, _, err := mime.ParseMediaType(accepted)
+		switch {
+		case kind == mimeNDJSON:
+			return formatNDJSON
+		case err != nil || kind == mimeJSON || kind == "application/*" || kind == "*/*":
+			possible = formatJSON
 		}
 	}
-	return false
+	return possible
 }
 
 func (s *Server) selectTypes(names []string) ([]*event.Type, error) {

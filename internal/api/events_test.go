@@ -49,6 +49,8 @@ func TestEvents(t *testing.T) {
 		{name: "HEAD", method: "HEAD", url: "/api/events", status: 200},
 		{name: "json in spite of Accept", url: "/api/events?format=json", headers: map[string]string{"Accept": "application/x-ndjson"}, status: 200, contains: []string{`"count":14`}},
 		{name: "curl's Accept", url: "/api/events", headers: map[string]string{"Accept": "*/*"}, status: 200, contains: []string{`"count":14`}},
+		{name: "nothing that there is", url: "/api/events", headers: map[string]string{"Accept": "text/csv, application/xml"}, status: 406, contains: []string{"application/x-ndjson"}},
+		{name: "format in spite of Accept", url: "/api/events?format=json", headers: map[string]string{"Accept": "text/csv"}, status: 200, contains: []string{`"count":14`}},
 
 		{name: "ndjson", url: "/api/events?format=ndjson&limit=0&order=asc&type=connection", status: 200, contentType: "application/x-ndjson",
 			contains: []string{`{"time":"2024-11-21T03:12:00Z","type":"connection","pid":100,`, "}\n{"}, lacks: []string{"coverage", "count"}},

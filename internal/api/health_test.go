@@ -51,7 +51,7 @@ func TestPrograms(t *testing.T) {
 	scenarios(t, base, []scenario{
 		{name: "list", url: "/api/programs", status: 200, contains: []string{
 			`{"programs":[{"name":"connection","collection":"connections","summary":"Connections of this host.","state":"running"`,
-			`"hooks":[{"name":"handle_set_state","kind":"tp_btf","target":"inet_sock_set_state","attached":true,"optional":false,"runs":12,"ns_per_run":310}]`,
+			`"hooks":[{"name":"handle_set_state","kind":"tp_btf","target":"inet_sock_set_state","attached":true,"optional":false,"measured_runs":12,"ns_per_run":310}]`,
 			`"features":{"ring_buffer":true}`, `"lost":{"map_full":4,"ring_buffer_full":3}`, `"filtered":{}`,
 			`{"name":"bytes_sent","type":"int","unit":"bytes","description":"Sent."}`, `"values":["established","failed","closed"]`,
 		}, lacks: []string{"null"}},

@@ -100,12 +100,15 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		if route.Path == "/" || strings.HasPrefix(route.Path, "/docs") {
 			continue // pages for people
 		}
-		if item := doc.Paths.Value(route.Path); item == nil || item.GetOperation(route.Method) == nil {
+		if item := doc.Paths.Value(strings.Replace(route.Path, ":id", "{id}", 1)); item == nil || item.GetOperation(route.Method) == nil {
 			t.Errorf("%s %s is served but not described", route.Method, route.Path)
 		}
 	}
 	base := serve(t, func(o *Options) { o.Store = st })
 	for path, item := range doc.Paths.Map() {
+		if strings.HasPrefix(path, "/api/storage/") {
+			continue // TestPins and TestSnapshot ask these
+		}
 		for method, op := range item.Operations() {
 			query, body := "?since=2024-11-21T03:12:00Z&interval=1w&group_by=command", ""
 			if !strings.HasSuffix(path, "/summary") {

@@ -14,10 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/srodi/ebpf-server/internal/suggest"
-
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 // The column that since and until ask for.

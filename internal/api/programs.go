@@ -33,14 +33,14 @@ type Program struct {
 
 // Hook is a place in the kernel where a program is attached.
 type Hook struct {
-	Name     string `json:"name" example:"handle_set_state"`                // The eBPF program.
+	Name     string `json:"name" example:"inet_sock_set_state"`             // The eBPF program.
 	Kind     string `json:"kind" example:"tp_btf"`                          // How it is attached.
 	Target   string `json:"target,omitempty" example:"inet_sock_set_state"` // What it is attached to.
 	Attached bool   `json:"attached"`
 	Optional bool   `json:"optional"`                 // The monitor runs without it too, but knows less.
 	Error    string `json:"error,omitempty"`          // Why it is not attached.
-	Runs     int64  `json:"runs"`                     // How often it ran.
-	NSPerRun int64  `json:"ns_per_run" example:"310"` // How long a run took on average, in nanoseconds.
+	Runs     int64  `json:"measured_runs"`            // Runs that were measured: the kernel does so one second in thirty.
+	NSPerRun int64  `json:"ns_per_run" example:"310"` // How long these took on average, in nanoseconds.
 }
 
 // Column describes one field of a program's events.

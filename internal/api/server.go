@@ -35,6 +35,7 @@ type Store interface {
 	Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error)
 	Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error)
 	Status() query.Status
+	Storage
 }
 
 // Programs lists the monitors; the daemon is one.
@@ -131,6 +132,11 @@ func (s *Server) routes() {
 		s.echo.GET(path, s.getSummary(t))
 		s.echo.POST(path, s.postSummary(t))
 	}
+	s.echo.GET("/api/storage", s.storage)
+	s.echo.GET("/api/storage/snapshot", s.snapshot)
+	s.echo.GET("/api/storage/pins", s.pins)
+	s.echo.POST("/api/storage/pins", s.addPin)
+	s.echo.DELETE("/api/storage/pins/:id", s.removePin)
 	s.echo.GET("/docs", toDocs)
 	s.echo.GET("/docs/", docsPage())
 	s.echo.GET("/docs/openapi.json", s.docsOpenAPI)

@@ -62,7 +62,7 @@ func openStore(t *testing.T) *store.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Check(); err != nil {
+		if err := s.Check(nil); err != nil {
 			t.Errorf("check the store: %v", err)
 		}
 		if err := s.Close(); err != nil {

@@ -70,6 +70,9 @@ func (h *Hook) attach() (err error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
+		if h.Kind == "tracepoint" {
+			return fmt.Errorf("%w (tracefs belongs to root: needs root, or CAP_DAC_READ_SEARCH beside CAP_BPF and CAP_PERFMON)", err)
+		}
 		return fmt.Errorf("%w (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w (this kernel has no %s %s)", err, h.Kind, h.Target)

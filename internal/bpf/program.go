@@ -143,15 +143,19 @@ func (p *Program) read() {
 		err := p.reader.ReadInto(&record)
 		if err == nil {
 			p.decode(record.RawSample, batch)
-			if batch.Len() >= batchRows {
-				batch = p.hand(batch)
+			if batch.Len() < batchRows {
+				continue
 			}
-			continue
 		}
 		batch = p.hand(batch)
+		// Also while there is no end of events: losses belong to the time in
+		// which they happened.
 		if time.Since(counted) >= countEvery {
 			counted = time.Now()
 			p.count()
+		}
+		if err == nil {
+			continue
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"syscall"
 	"time"
 
@@ -37,7 +38,13 @@ func Known() config.Known {
 // Run records and answers until the context ends; then it ends in order, so
 // that nothing is lost. What a person has to put right (rights, the db file,
 // the port) is found before anything is recorded, and the error says how.
-func Run(ctx context.Context, c config.Config, version string) (err error) {
+// On SIGHUP the configuration is loaded again, and how long events are kept
+// follows it.
+func Run(ctx context.Context, load func() (config.Config, error), version string) (err error) {
+	c, err := load()
+	if err != nil {
+		return err
+	}
 	log := newLogger(c.Log)
 	monitors := newMonitors(programs.All, c.Programs, log)
 	if monitors.enabled() {
@@ -58,8 +65,9 @@ func Run(ctx context.Context, c config.Config, version string) (err error) {
 	// The store is the last to close: everybody else may still write to it.
 	defer func() { err = errors.Join(err, events.Close()) }()
 
+	monitors.store = events
 	server, err := api.New(api.Options{
-		Types: types(), Store: current{events, monitors}, Programs: monitors, Version: version, Started: time.Now(), Logger: log,
+		Types: Types(), Store: current{events, monitors}, Programs: monitors, Version: version, Started: time.Now(), Logger: log,
 		Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile,
 	})
 	if err != nil {
@@ -78,10 +86,18 @@ func Run(ctx context.Context, c config.Config, version string) (err error) {
 	if err := events.Start(run); err != nil {
 		return err
 	}
+	// Before the monitors stop: while the hooks are taken off one by one, not
+	// everything is recorded any more.
+	defer func() { err = errors.Join(err, events.SetRecorded(nil)) }()
 	go bpf.SampleRunTimes(ctx, log)
+	go reload(ctx, load, events, log)
 
+	scheme := "http://"
+	if c.Server.TLS.CertFile != "" {
+		scheme = "https://"
+	}
 	log.Info("recording", "version", version, "programs", monitors.running(), "db", c.Storage.Path,
-		"config", c.File, "api", "http://"+listener.Addr().String(), "docs", "http://"+listener.Addr().String()+"/docs/")
+		"config", c.File, "api", scheme+listener.Addr().String())
 	return serve(ctx, server, listener, log)
 }
 
@@ -93,7 +109,8 @@ func newLogger(c config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
-func types() []*event.Type {
+// Types returns the types of all monitors.
+func Types() []*event.Type {
 	var all []*event.Type
 	for _, m := range programs.All {
 		all = append(all, m.Type)
@@ -102,13 +119,42 @@ func types() []*event.Type {
 }
 
 func openStore(c config.Config, log *slog.Logger) (*store.Store, error) {
-	retention := map[string]time.Duration{}
-	for name, limits := range c.Retention.Types {
-		retention[name] = limits.MaxAge
+	events, err := store.Open(store.Options{Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: Types(), Logger: log})
+	if err != nil {
+		return nil, err
 	}
-	return store.Open(store.Options{
-		Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: types(), Retention: retention, Logger: log,
-	})
+	events.SetLimits(limitsOf(c.Retention))
+	return events, nil
+}
+
+func limitsOf(r config.Retention) store.Limits {
+	limits := store.Limits{MaxAge: map[string]time.Duration{}, MaxSize: map[string]int64{}, MaxTotal: r.MaxSize}
+	for name, own := range r.Types {
+		limits.MaxAge[name], limits.MaxSize[name] = own.MaxAge, own.MaxSize
+	}
+	return limits
+}
+
+// reload follows the configuration whenever SIGHUP comes, until the context
+// ends. A configuration with mistakes changes nothing.
+func reload(ctx context.Context, load func() (config.Config, error), events *store.Store, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		}
+		c, err := load()
+		if err != nil {
+			log.Error("configuration is not followed", "error", err)
+			continue
+		}
+		events.SetLimits(limitsOf(c.Retention))
+		log.Info("retention follows the configuration", "config", c.File)
+	}
 }
 
 func listen(address string) (net.Listener, error) {

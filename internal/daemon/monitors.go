@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"sync"
 
@@ -18,7 +19,8 @@ import (
 
 // monitors are all monitors of this program and what became of each.
 type monitors struct {
-	log *slog.Logger
+	log   *slog.Logger
+	store *store.Store // where they record to; set before anything starts
 
 	mu   sync.RWMutex // guards all
 	list []*monitor
@@ -120,15 +122,21 @@ func (ms *monitors) drain(ctx context.Context) error {
 func (ms *monitors) Programs() []api.Program {
 	ms.mu.RLock()
 	defer ms.mu.RUnlock()
+	lost := map[string]map[string]int64{}
+	for _, t := range ms.store.Status().Types {
+		lost[t.Name] = t.Lost
+	}
 	var list []api.Program
 	for _, m := range ms.list {
-		list = append(list, m.describe())
+		list = append(list, m.describe(lost[m.Type.Name]))
 	}
 	return list
 }
 
-func (m *monitor) describe() api.Program {
+// describe takes what was lost since the start, in the store as well.
+func (m *monitor) describe(lost map[string]int64) api.Program {
 	p := api.NewProgram(m.Type)
+	maps.Copy(p.Lost, lost)
 	if m.err != nil {
 		p.State, p.Error, p.Needs = api.StateFailed, m.err.Error(), m.Needs
 	}
@@ -136,7 +144,8 @@ func (m *monitor) describe() api.Program {
 		return p
 	}
 	status := m.program.Status()
-	p.State, p.Features, p.Events, p.Lost = api.StateRunning, status.Features, status.Events, status.Lost
+	p.State, p.Features, p.Events = api.StateRunning, status.Features, status.Events
+	maps.Copy(p.Lost, status.Lost)
 	p.Filtered["rule"] = status.Filtered
 	for _, h := range status.Hooks {
 		hook := api.Hook{

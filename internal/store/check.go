@@ -11,8 +11,8 @@ import (
 )
 
 // Check reads everything in the file and reports what is damaged or does not
-// agree. Nothing is written meanwhile.
-func (s *Store) Check() error {
+// agree. Nothing is written meanwhile. Progress, if not nil, is told bytes.
+func (s *Store) Check(progress func(done, total int64)) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	err := guard(func() error {
@@ -24,7 +24,18 @@ func (s *Store) Check() error {
 			if len(errs) > 0 {
 				return errors.Join(errs...) // nothing below can be relied on
 			}
-			return errors.Join(s.checkEvents(tx), checkCoverage(tx))
+			var done int64
+			read := func(bytes int64) {
+				if done += bytes; progress != nil {
+					progress(min(done, tx.Size()), tx.Size())
+				}
+			}
+			errs = append(errs, s.checkEvents(tx, read), checkCoverage(tx))
+			for _, t := range s.Types() {
+				errs = append(errs, s.checkSealed(tx, t, read))
+			}
+			read(tx.Size())
+			return errors.Join(errs...)
 		})
 	})
 	if err != nil {
@@ -33,7 +44,7 @@ func (s *Store) Check() error {
 	return nil
 }
 
-func (s *Store) checkEvents(tx *bbolt.Tx) error {
+func (s *Store) checkEvents(tx *bbolt.Tx, done func(bytes int64)) error {
 	events, hours := tx.Bucket(bucketEvents), tx.Bucket(bucketHours)
 	err := hours.ForEachBucket(func(name []byte) error {
 		if events.Bucket(name) == nil {
@@ -51,7 +62,7 @@ func (s *Store) checkEvents(tx *bbolt.Tx) error {
 		seen := 0
 		err := events.Bucket(name).ForEachBucket(func(key []byte) error {
 			seen++
-			if err := s.checkHour(string(name), getInt(key), tx); err != nil {
+			if err := s.checkHour(string(name), getInt(key), tx, done); err != nil {
 				return fmt.Errorf("%s of hour %s: %w", name, hourStart(getInt(key)).Format(time.RFC3339), err)
 			}
 			return nil
@@ -64,7 +75,7 @@ func (s *Store) checkEvents(tx *bbolt.Tx) error {
 }
 
 // checkHour decodes every value of an hour and compares it with its record.
-func (s *Store) checkHour(name string, hour int64, tx *bbolt.Tx) error {
+func (s *Store) checkHour(name string, hour int64, tx *bbolt.Tx, done func(bytes int64)) error {
 	want, err := readHourRecord(tx.Bucket(bucketHours).Bucket([]byte(name)).Get(putInt(hour)))
 	if err != nil {
 		return err
@@ -82,6 +93,7 @@ func (s *Store) checkHour(name string, hour int64, tx *bbolt.Tx) error {
 		if err != nil {
 			return fmt.Errorf("chunk %x: %w", key, err)
 		}
+		done(int64(len(value)))
 		got = got.add(encodedChunk{rows: int64(k.rows), min: k.min, max: k.max, value: value})
 		return nil
 	})

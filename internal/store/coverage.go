@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -42,7 +43,11 @@ func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, er
 	asked := span{since, max(since, until)}
 	perType := make([][]gap, len(types))
 	for i, t := range types {
-		perType[i] = gapsOf(runs, v.present, t.Name, v.removed(t.Name))
+		missing, err := v.missing(t.Name)
+		if err != nil {
+			return c, err
+		}
+		perType[i] = gapsOf(runs, v.present, t.Name, missing)
 		lost, err := v.lost(t.Name, asked)
 		if err != nil {
 			return c, err
@@ -80,7 +85,11 @@ func (v *view) oldest(types []*event.Type, runs []*run) (time.Time, error) {
 		for _, r := range runs {
 			for _, recorded := range r.Recorded {
 				if recorded.Type == t.Name {
-					ofType = min(ofType, max(recorded.Since.UnixNano(), v.removed(t.Name)))
+					first, err := v.firstVisible(t.Name, recorded.Since.UnixNano())
+					if err != nil {
+						return time.Time{}, err
+					}
+					ofType = min(ofType, first)
 				}
 			}
 		}
@@ -109,9 +118,29 @@ func (v *view) lost(typeName string, in span) (int64, error) {
 	return sum, err
 }
 
-// gapsOf returns the gaps of a type over all time, in order. What was recorded
-// before removed is one too.
-func gapsOf(runs []*run, present *run, typeName string, removed int64) []gap {
+// missing returns what was recorded of a type and cannot be shown, in order.
+func (v *view) missing(typeName string) (missing []gap, err error) {
+	visible, err := v.visible(typeName, allTime)
+	at := allTime.from
+	for _, s := range append(visible, span{allTime.until, allTime.until}) {
+		if at < s.from && len(visible) > 0 {
+			missing = append(missing, gap{span{at, s.from}, query.GapRetention})
+		}
+		at = s.until
+	}
+	v.s.damaged.Range(func(id, of any) bool {
+		if id.(blockID).typeName == typeName {
+			missing = append(missing, gap{of.(span), query.GapDamaged})
+		}
+		return true
+	})
+	slices.SortFunc(missing, func(a, b gap) int { return cmp.Compare(a.from, b.from) })
+	return missing, err
+}
+
+// gapsOf returns the gaps of a type over all time, in order, with what is
+// missing where it was recorded.
+func gapsOf(runs []*run, present *run, typeName string, missing []gap) []gap {
 	var gaps []gap
 	add := func(from, until int64, reason string) {
 		if n := len(gaps); n > 0 {
@@ -135,7 +164,9 @@ func gapsOf(runs []*run, present *run, typeName string, removed int64) []gap {
 				until = recorded.Until.UnixNano()
 			}
 			add(at, from, query.GapDisabled)
-			add(from, min(until, removed), query.GapRetention)
+			for _, m := range missing {
+				add(max(from, m.from), min(until, m.until), m.reason)
+			}
 			at = until
 		}
 		add(at, end, query.GapDisabled)

@@ -71,7 +71,7 @@ func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
 	for range 8 {
 		acknowledged := runAndKill(t, executable, path)
 		s := openTest(t, Options{Path: path})
-		if err := s.Check(); err != nil {
+		if err := s.Check(nil); err != nil {
 			t.Fatal(err)
 		}
 		seen := make(map[int64]int)

@@ -3,9 +3,13 @@ package store
 import (
 	"cmp"
 	"maps"
+	"math"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // encodedChunk is a chunk on its way to the file.
@@ -17,42 +21,95 @@ type encodedChunk struct {
 	value    []byte
 }
 
-// encodePart makes the chunks of a part, by type, hour and time.
-func (s *Store) encodePart(p *part) []encodedChunk {
-	type place struct {
-		typeName string
-		hour     int64
-	}
-	joined := make(map[place]*event.Batch)
-	join := func(b *event.Batch, hour int64, rows []int32) {
-		at := place{b.Type.Name, hour}
-		if joined[at] == nil {
-			joined[at] = event.NewBatch(b.Type, 0)
-		}
-		joined[at].AppendRows(b, rows)
-	}
+// encodedPart is a part on its way to the file.
+type encodedPart struct {
+	chunks []encodedChunk
+	sealed []*sealed
+}
+
+// encodePart makes chunks of a part's events, by type and hour, and blocks where
+// there are many: these need not be rows first. Hours are encoded side by side.
+func (s *Store) encodePart(p *part) encodedPart {
+	joined := make(map[hourOfType]*event.Batch)
 	for _, m := range p.batches {
-		if hour := hourOf(m.min); hour == hourOf(m.max) {
-			join(m.Batch, hour, nil)
-			continue
+		at := m.place()
+		if joined[at] == nil {
+			joined[at] = event.NewBatch(m.Type, 0)
 		}
-		for hour, rows := range rowsByHour(m.Batch) {
-			join(m.Batch, hour, rows)
-		}
+		joined[at].AppendRows(m.Batch, nil)
 	}
-	places := slices.SortedFunc(maps.Keys(joined), func(a, b place) int {
+	places := slices.SortedFunc(maps.Keys(joined), func(a, b hourOfType) int {
 		return cmp.Or(cmp.Compare(a.typeName, b.typeName), cmp.Compare(a.hour, b.hour))
 	})
-	var chunks []encodedChunk
-	for _, at := range places {
-		b := joined[at]
-		if order := timeOrder(b); order != nil {
-			b = event.NewBatch(b.Type, len(order))
-			b.AppendRows(joined[at], order)
-		}
-		chunks = s.encodeBatch(chunks, b, at.hour)
+	ofPlace := make([]encodedPart, len(places))
+	var group sync.WaitGroup
+	slots := make(chan struct{}, min(runtime.GOMAXPROCS(0), maxWorkers))
+	for i, at := range places {
+		slots <- struct{}{}
+		group.Go(func() {
+			ofPlace[i] = s.encodeHour(at, joined[at])
+			<-slots
+		})
 	}
-	return chunks
+	group.Wait()
+	var all encodedPart
+	for _, of := range ofPlace {
+		all.chunks, all.sealed = append(all.chunks, of.chunks...), append(all.sealed, of.sealed...)
+	}
+	return all
+}
+
+// encodeHour makes a chunk or blocks of new events of an hour. Rows that the
+// hour has already are older: they go into the blocks before them.
+func (s *Store) encodeHour(at hourOfType, b *event.Batch) (e encodedPart) {
+	over := s.isOver(at.hour)
+	if b.Len() >= block.MaxRows || over && b.Len() >= directRows {
+		ready, rest, err := s.encodeDirect(at, b, over)
+		if err == nil {
+			e.sealed = []*sealed{ready}
+			if rest != nil {
+				e.chunks = s.encodeBatch(nil, rest, at.hour)
+			}
+			return e
+		}
+		s.log.Warn("cannot make blocks of new events; they are stored as rows", "type", at.typeName, "error", err)
+	}
+	e.chunks = s.encodeBatch(nil, block.Sort(b), at.hour)
+	return e
+}
+
+// encodeDirect makes full blocks, and one of the rest if the hour is over.
+func (s *Store) encodeDirect(at hourOfType, b *event.Batch, over bool) (ready *sealed, rest *event.Batch, err error) {
+	ready, joined, err := s.readRows(at, math.MaxInt)
+	if err != nil {
+		return nil, nil, err
+	}
+	ready.partly = false
+	if joined.Len() > 0 {
+		joined.AppendRows(b, nil)
+		b = joined
+	}
+	b = block.Sort(b)
+	var pieces []*event.Batch
+	for from := 0; from < b.Len(); from += block.MaxRows {
+		piece := slice(b, from, min(from+block.MaxRows, b.Len()))
+		if piece.Len() < block.MaxRows && !over {
+			rest = piece
+			break
+		}
+		pieces = append(pieces, piece)
+	}
+	return ready, rest, s.encodeSealed(ready, pieces...)
+}
+
+// slice returns a copy of some rows, or the batch itself if that is all of it.
+func slice(b *event.Batch, from, until int) *event.Batch {
+	if from == 0 && until == b.Len() {
+		return b
+	}
+	piece := event.NewBatch(b.Type, until-from)
+	piece.AppendRows(b, allRows(b.Len())[from:until])
+	return piece
 }
 
 // encodeBatch halves a batch until each piece fits into a chunk.
@@ -70,13 +127,9 @@ func (s *Store) encodeBatch(chunks []encodedChunk, b *event.Batch, hour int64) [
 		s.Lost(b.Type.Name, placeWriteFailed, 1)
 		return chunks
 	}
-	rows := allRows(len(times))
-	for _, rows := range [][]int32{rows[:len(rows)/2], rows[len(rows)/2:]} {
-		piece := event.NewBatch(b.Type, len(rows))
-		piece.AppendRows(b, rows)
-		chunks = s.encodeBatch(chunks, piece, hour)
-	}
-	return chunks
+	half := len(times) / 2
+	chunks = s.encodeBatch(chunks, slice(b, 0, half), hour)
+	return s.encodeBatch(chunks, slice(b, half, len(times)), hour)
 }
 
 func rowsByHour(b *event.Batch) map[int64][]int32 {
@@ -86,18 +139,6 @@ func rowsByHour(b *event.Batch) map[int64][]int32 {
 		hours[hour] = append(hours[hour], int32(row))
 	}
 	return hours
-}
-
-// timeOrder returns the rows of a batch sorted by time, those of one time in
-// the order in which they came, or nil if they are sorted already.
-func timeOrder(b *event.Batch) []int32 {
-	times := b.Columns[event.Time].Ints
-	if slices.IsSorted(times) {
-		return nil
-	}
-	order := allRows(len(times))
-	slices.SortStableFunc(order, func(x, y int32) int { return cmp.Compare(times[x], times[y]) })
-	return order
 }
 
 func allRows(n int) []int32 {

@@ -69,9 +69,11 @@ type search struct {
 	ctx       context.Context
 	types     []*event.Type // by name
 	matchers  []query.Matcher
+	wanted    []wanted
 	window    query.Window
 	ascending bool
-	last      *query.Cursor // the last event that was found, or nil
+	last      *query.Cursor            // the last event that was found, or nil
+	whole     map[blockID]*event.Batch // blocks that the last step did not finish
 }
 
 func (s *Store) newSearch(ctx context.Context, q query.Events) *search {
@@ -83,6 +85,7 @@ func (s *Store) newSearch(ctx context.Context, q query.Events) *search {
 	r.types = slices.CompactFunc(r.types, func(a, b *event.Type) bool { return a.Name == b.Name })
 	for _, t := range r.types {
 		r.matchers = append(r.matchers, q.Filters.Compile(t))
+		r.wanted = append(r.wanted, wantedOf(q.Filters, t))
 	}
 	return r
 }
@@ -96,23 +99,17 @@ type found struct {
 // step returns the next events, at most so many.
 func (r *search) step(limit int) (events []found, err error) {
 	err = r.s.view(func(v *view) error {
-		hours, err := v.hours(r.types, r.rest())
+		want := limit
+		if r.last != nil {
+			want += r.last.Rank + 1 // these are found again, and skipped
+		}
+		m, err := r.merge(v, want)
 		if err != nil {
 			return err
 		}
-		if !r.ascending {
-			slices.Reverse(hours)
-		}
-		for _, hour := range hours {
-			m, err := r.merge(v, hour)
-			if err != nil {
-				return err
-			}
-			if events, err = r.take(m, events, limit); err != nil || len(events) == limit {
-				return err
-			}
-		}
-		return nil
+		events, err = r.take(m, limit)
+		r.keepWhole(m)
+		return err
 	})
 	return events, err
 }
@@ -129,8 +126,8 @@ func (r *search) rest() span {
 	return span{since, until}
 }
 
-// take appends events of an hour until there are as many as the limit.
-func (r *search) take(m *merge, events []found, limit int) ([]found, error) {
+// take returns events until there are as many as the limit.
+func (r *search) take(m *merge, limit int) (events []found, err error) {
 	for {
 		group, err := m.group()
 		if err != nil || len(group) == 0 {
@@ -148,6 +145,7 @@ func (r *search) take(m *merge, events []found, limit int) ([]found, error) {
 				return events, nil
 			}
 		}
+		m.want = limit - len(events)
 	}
 }
 
@@ -158,37 +156,4 @@ func (r *search) isAfter(f found, last *query.Cursor) bool {
 		c = -c
 	}
 	return c > 0
-}
-
-// merge returns the sources of an hour, ready to be read in order.
-func (r *search) merge(v *view, hour int64) (*merge, error) {
-	rest := r.rest()
-	m := &merge{search: r, view: v}
-	for i, t := range r.types {
-		if r.matchers[i].Nothing() {
-			continue
-		}
-		in := v.within(t.Name, hour, rest)
-		add := func(first, last int64, value []byte, b *event.Batch) {
-			src := &source{typeIndex: i, order: len(m.sources), in: in, value: value, batch: b, time: max(first, in.from)}
-			if !r.ascending {
-				src.time = min(last, in.until-1)
-			}
-			m.sources = append(m.sources, src)
-		}
-		err := v.chunks(t.Name, hour, in, func(h chunkHeader, value []byte) error {
-			add(h.min, h.max, value, nil)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		v.batches(t.Name, func(b memoryBatch) {
-			if in.overlaps(b.min, b.max) {
-				add(b.min, b.max, nil, b.Batch)
-			}
-		})
-	}
-	m.init()
-	return m, nil
 }

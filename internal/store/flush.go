@@ -17,32 +17,28 @@ func (s *Store) Flush() error {
 	if s.options.ReadOnly {
 		return ErrReadOnly
 	}
-	return s.flush(false)
+	return s.flush(flushAll)
 }
 
-func (s *Store) flush(end bool) error {
+// What a flush writes.
+type flushMode int
+
+const (
+	flushAll  flushMode = iota
+	flushFull           // what makes good blocks; the rest waits for flushAll
+	flushEnd            // all, and that the run has ended
+)
+
+func (s *Store) flush(mode flushMode) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	now := s.now()
-	s.mu.Lock()
-	if s.closed && !end {
-		s.mu.Unlock()
-		return ErrClosed
+	p, r, err := s.take(mode, now)
+	if p == nil {
+		return err
 	}
-	p, r := s.pending, s.run
-	quiet := r == nil || now.Sub(r.Alive) < aliveInterval
-	if p.empty() && quiet && !end {
-		p.since = now
-		s.mu.Unlock()
-		return nil
-	}
-	s.flushing, s.pending = p, newPart(p.number+1, now)
-	s.mu.Unlock()
-
-	if r != nil {
-		r = r.alive(now, end)
-	}
-	err := s.write(p, r, now)
+	encoded := s.encodePart(p)
+	err = s.write(p, encoded, r, now)
 	if err != nil && s.isStored(p) {
 		err = nil
 	}
@@ -56,8 +52,43 @@ func (s *Store) flush(end bool) error {
 	if s.lastError != nil {
 		s.log.Info("events are written to the file again", "failed_since", s.errorSince)
 	}
+	for _, c := range encoded.chunks {
+		s.written[hourOfType{c.typeName, c.hour}] = now
+	}
+	wakeUp(s.filled)
 	s.run, s.lastFlush, s.lastError, s.errorSince = r, now, nil, time.Time{}
 	return nil
+}
+
+// take returns the part to write now and the record of the run that goes with
+// it; no part if there is nothing to write.
+func (s *Store) take(mode flushMode, now time.Time) (*part, *run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed && mode != flushEnd {
+		return nil, nil, ErrClosed
+	}
+	p, r := s.pending, s.run
+	left := newPart(p.number+1, now)
+	if mode == flushFull {
+		if p.rows <= s.left+flushRows && p.rows <= bulkRows { // another flush was quicker
+			return nil, nil, nil
+		}
+		if p, left = p.split(s.isOver); p.empty() {
+			s.left = left.rows // look again when there is more
+			return nil, nil, nil
+		}
+	}
+	quiet := r == nil || now.Sub(r.Alive) < aliveInterval
+	if p.empty() && quiet && mode != flushEnd {
+		p.since = now
+		return nil, nil, nil
+	}
+	s.flushing, s.pending, s.left = p, left, left.rows
+	if r != nil && left.empty() { // else not all events until now are in the file
+		r = r.alive(now, mode == flushEnd)
+	}
+	return p, r, nil
 }
 
 // flushFailed needs mu.
@@ -89,11 +120,15 @@ func storedFlush(tx *bbolt.Tx) uint64 {
 }
 
 // write stores a part and the run's sign of life in one transaction.
-func (s *Store) write(p *part, r *run, now time.Time) error {
-	chunks := s.encodePart(p)
+func (s *Store) write(p *part, encoded encodedPart, r *run, now time.Time) error {
 	return guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			for _, c := range chunks {
+			for _, ready := range encoded.sealed { // before chunks: it removes those that were there
+				if err := s.putSealed(tx, ready); err != nil {
+					return err
+				}
+			}
+			for _, c := range encoded.chunks {
 				if err := c.put(tx); err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,10 @@ func TestFormat1IsStillRead(t *testing.T) {
 
 	c := newClock()
 	c.set(minute(240))
-	for _, readOnly := range []bool{true, false} {
+	if _, err := Open(Options{Path: path, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), "must be migrated to 2") {
+		t.Errorf("open format 1 for reading: %v", err)
+	}
+	for _, readOnly := range []bool{false, true} { // the first migrates it
 		old := openTest(t, Options{Path: path, now: c.now, ReadOnly: readOnly})
 		present := openTest(t, Options{Path: now, now: c.now, ReadOnly: readOnly})
 		q := query.Events{Types: testTypes, Ascending: true}
@@ -84,6 +88,12 @@ func TestFormat1IsStillRead(t *testing.T) {
 		}
 		if got := typeStatus(old, "flow"); got.Events != 41 || got.LostTotal["map_full"] != 3 {
 			t.Errorf("flow is %+v", got)
+		}
+		if !readOnly { // and once more from blocks
+			sealAll(t, old)
+			if again := texts(t, old, q); !slices.Equal(again, want) {
+				t.Errorf("sealed, %d events are\n%v\nwant\n%v", len(again), again, want)
+			}
 		}
 		closeTest(t, old)
 		closeTest(t, present)

@@ -1,17 +1,24 @@
 package store
 
 import (
+	"context"
 	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 const (
-	// flushRows pending events start a flush before its time. A chunk holds as many.
+	// flushRows more events than the last flush left start one before its time.
 	flushRows = maxChunkRows
+	// bulkRows pending events, about 30 MB of connections, make AppendWait wait.
+	bulkRows = 3 * flushRows
+	// directRows events of an hour that is over become a block at once. Fewer
+	// are rows first, which make a larger block together.
+	directRows = block.MaxRows / 4
 	// maxPendingRows bounds the memory while the file cannot be written: so
 	// many connections take about 250 MB. What comes after them is lost.
 	maxPendingRows = 1 << 20
@@ -52,6 +59,38 @@ func (p *part) join(next *part) *part {
 	return joined
 }
 
+// split returns what a flush before its time takes of a part, and what stays
+// in memory for a better one: full blocks are taken, and hours that are over and
+// done with, since there are events of a later one. If that does not help,
+// everything is taken.
+func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
+	rows, latest := make(map[hourOfType]int), make(map[string]int64)
+	for _, m := range p.batches {
+		rows[m.place()] += m.Len()
+		latest[m.Type.Name] = m.place().hour
+	}
+	room := make(map[hourOfType]int) // in blocks that will be full
+	for at, n := range rows {
+		if room[at] = n - n%block.MaxRows; n >= directRows && latest[at.typeName] != at.hour && isOver(at.hour) {
+			room[at] = n
+		}
+	}
+	taken, left = newPart(p.number, p.since), newPart(p.number+1, p.since)
+	taken.lost = p.lost
+	for _, m := range p.batches {
+		to, at := taken, m.place()
+		if room[at] -= m.Len(); room[at] < 0 {
+			to, room[at] = left, 0
+		}
+		to.batches = append(to.batches, m)
+		to.rows += int64(m.Len())
+	}
+	if left.rows > bulkRows-flushRows {
+		return p, newPart(p.number+1, p.since)
+	}
+	return taken, left
+}
+
 // copy returns a part that later changes to p leave alone.
 func (p *part) copy() *part {
 	c := *p
@@ -60,7 +99,7 @@ func (p *part) copy() *part {
 	return &c
 }
 
-// memoryBatch is a batch that nobody writes to any more.
+// memoryBatch is a batch of one hour that nobody writes to any more.
 type memoryBatch struct {
 	*event.Batch
 	min, max int64 // times
@@ -74,20 +113,21 @@ func measure(b *event.Batch) memoryBatch {
 	return m
 }
 
-// appendHours appends the hours that the batch has events in.
-func (m memoryBatch) appendHours(hours []int64) []int64 {
-	first := hourOf(m.min)
-	hours = append(hours, first)
-	if hourOf(m.max) == first {
-		return hours
+func (m memoryBatch) place() hourOfType { return hourOfType{m.Type.Name, hourOf(m.min)} }
+
+// byHour returns a batch as one for each hour that it has events in.
+func byHour(b *event.Batch) (all []memoryBatch) {
+	m := measure(b)
+	if hourOf(m.min) == hourOf(m.max) {
+		return []memoryBatch{m}
 	}
-	last := first
-	for _, t := range m.Columns[event.Time].Ints {
-		if hour := hourOf(t); hour != last {
-			hours, last = append(hours, hour), hour
-		}
+	hours := rowsByHour(b)
+	for _, hour := range slices.Sorted(maps.Keys(hours)) {
+		piece := event.NewBatch(b.Type, len(hours[hour]))
+		piece.AppendRows(b, hours[hour])
+		all = append(all, measure(piece))
 	}
-	return hours
+	return all
 }
 
 // Append takes a batch of one of the store's types over: nobody may write to it
@@ -101,7 +141,7 @@ func (s *Store) Append(b *event.Batch) {
 	if n == 0 {
 		return
 	}
-	m := measure(b)
+	batches := byHour(b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending := s.pending.rows
@@ -112,15 +152,36 @@ func (s *Store) Append(b *event.Batch) {
 		s.lose(lossKey{b.Type.Name, placeWriteFailed}, n)
 		return
 	}
-	s.pending.batches = append(s.pending.batches, m)
+	s.pending.batches = append(s.pending.batches, batches...)
 	s.pending.rows += n
 	s.appended[b.Type.Name] += n
-	if s.pending.rows > flushRows && s.lastError == nil {
-		select {
-		case s.wake <- struct{}{}:
-		default: // it is awake
+	if s.pending.rows > s.left+flushRows && s.lastError == nil {
+		wakeUp(s.wake)
+	}
+}
+
+// AppendWait is Append for bulk imports: when much is pending it waits until some
+// of that is written, so that nothing is lost and little memory is needed. The
+// events are safe after the next Flush.
+func (s *Store) AppendWait(ctx context.Context, b *event.Batch) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	pending, closed := s.pending.rows, s.closed
+	s.mu.Unlock()
+	switch {
+	case s.options.ReadOnly:
+		return ErrReadOnly
+	case closed:
+		return ErrClosed
+	case pending > bulkRows:
+		if err := s.flush(flushFull); err != nil {
+			return err
 		}
 	}
+	s.Append(b)
+	return nil
 }
 
 // Lost counts events of a type that were lost now, at a place such as
@@ -138,4 +199,11 @@ func (s *Store) Lost(typeName, place string, n int64) {
 func (s *Store) lose(key lossKey, n int64) {
 	s.lost[key] += n
 	s.pending.lost[key] += n
+}
+
+func wakeUp(sleeper chan struct{}) {
+	select {
+	case sleeper <- struct{}{}:
+	default: // it is awake
+	}
 }

@@ -28,15 +28,24 @@ var (
 	bucketRuns     = []byte("runs")
 	bucketLosses   = []byte("losses")
 	bucketLost     = []byte("lost")
+	bucketSegments = []byte("segments")
+	bucketBlocks   = []byte("blocks")
+	bucketIndexes  = []byte("indexes")
+	bucketRollups  = []byte("rollups")
+	bucketDays     = []byte("days")
+	bucketPins     = []byte("pins")
 
-	keyCreated = []byte("created")
-	keyFlush   = []byte("flush")
+	keyCreated  = []byte("created")
+	keyFlush    = []byte("flush")
+	keyBlock    = []byte("b")
+	keyChecksum = []byte("c")
 )
 
 // allBuckets are those that a file has from the start, each with its parent.
 var allBuckets = [][][]byte{
 	{bucketMeta}, {bucketMeta, bucketSchemas}, {bucketMeta, bucketRemoved}, {bucketEvents}, {bucketHours},
 	{bucketCoverage}, {bucketCoverage, bucketRuns}, {bucketCoverage, bucketLosses}, {bucketCoverage, bucketLost},
+	{bucketSegments}, {bucketBlocks}, {bucketIndexes}, {bucketRollups}, {bucketDays}, {bucketPins},
 }
 
 // lockTimeout is how long Open waits for another process to let go of the file.
@@ -54,12 +63,16 @@ func Open(o Options) (*Store, error) {
 	if o.now == nil {
 		o.now = time.Now
 	}
+	if o.sealAfter == 0 {
+		o.sealAfter = defaultSealAfter
+	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
 		types: make(map[string]*event.Type),
-		wake:  make(chan struct{}, 1), stop: make(chan struct{}),
-		appended: make(map[string]int64), lost: make(map[lossKey]int64),
+		wake:  make(chan struct{}, 1), filled: make(chan struct{}, 1), stop: make(chan struct{}),
+		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time),
 	}
+	s.SetLimits(Limits{MaxAge: o.Retention, MaxSize: o.MaxSize, MaxTotal: o.MaxTotal})
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}

@@ -53,8 +53,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"text for reading", file("text.db", strings.Repeat("no database ", 1000)), true, "not a bbolt file"},
 		{"an empty file for reading", file("empty.db", ""), true, "is empty"},
 		{"another program's", other("other.db", func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("x")); return err }), false, "not written by ebpf-server"},
-		{"a newer program's", newer, false, "written by a newer ebpf-server (format 2, this program reads 1)"},
-		{"a newer program's for reading", newer, true, "written by a newer ebpf-server (format 2, this program reads 1)"},
+		{"a newer program's", newer, false, "written by a newer ebpf-server (format 3, this program reads 2)"},
+		{"a newer program's for reading", newer, true, "written by a newer ebpf-server (format 3, this program reads 2)"},
 		{"a damaged one", damaged, false, "lacks the bucket hours"},
 		{"a missing one for reading", filepath.Join(folder, "missing.db"), true, "no such file"},
 	}
@@ -213,7 +213,7 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			if err := s.Check(); err == nil {
+			if err := s.Check(nil); err == nil {
 				t.Error("Check found nothing")
 			}
 		})

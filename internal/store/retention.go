@@ -3,74 +3,213 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
+// Limits say how much is kept. Whichever is reached first counts.
+type Limits struct {
+	MaxAge   map[string]time.Duration // by type name; none or 0: for ever
+	MaxSize  map[string]int64         // by type name, in bytes of values; none or 0: no limit
+	MaxTotal int64                    // bytes of pages in use, of all types together; 0: no limit
+}
+
+// SetLimits changes the limits; the next look for old events goes by them, and
+// answers at once.
+func (s *Store) SetLimits(l Limits) { s.limits.Store(&l) }
+
 // retentionInterval is how often old events are looked for.
-func (s *Store) retentionInterval() time.Duration {
+func (l *Limits) interval() time.Duration {
 	interval := time.Minute
-	for _, maxAge := range s.options.Retention {
+	for _, maxAge := range l.MaxAge {
 		if maxAge > 0 {
 			interval = min(interval, maxAge/2)
 		}
 	}
+	if len(l.MaxSize) > 0 || l.MaxTotal > 0 {
+		interval = min(interval, maintainInterval)
+	}
 	return interval
 }
 
-// retain removes the hours of which every event is older than the type's max
-// age. Older events in an hour that stays are hidden from answers already,
-// see view.removed.
+// unit is what goes at once: an hour of a type, or a day whose hours are joined.
+type unit struct {
+	typeName string
+	segment
+	max   int64 // time of the last event
+	bytes int64
+}
+
+// retain removes what is over a limit, oldest first, but nothing that is pinned
+// and never the present hour. Events that are too old in a unit that stays are
+// hidden from answers already, see view.removed.
 func (s *Store) retain() error {
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	limits, now := s.limits.Load(), s.now()
+	// What was removed or hidden once goes too, if late events came or a pin is gone.
+	removed := make(map[string]int64)
+	var units []unit
+	var used int64
+	err := s.view(func(v *view) (err error) {
+		for name := range s.types {
+			removed[name] = v.removed(name)
+		}
+		units, used, err = v.unpinned()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	sizes := make(map[string]int64)
+	for _, u := range units {
+		sizes[u.typeName] += u.bytes
+	}
 	var errs []error
-	for typeName, maxAge := range s.options.Retention {
-		if maxAge <= 0 {
+	for _, u := range units {
+		end := u.span().until
+		limit, tooBig := removed[u.typeName], false
+		if maxSize := limits.MaxSize[u.typeName]; maxSize > 0 && sizes[u.typeName] > maxSize {
+			tooBig = true
+		}
+		if limits.MaxTotal > 0 && used > limits.MaxTotal {
+			tooBig = true
+		}
+		switch {
+		case tooBig && end <= now.UnixNano():
+			limit = max(limit, end)
+		case u.max >= limit:
 			continue
 		}
-		if err := s.removeBefore(typeName, s.now().Add(-maxAge)); err != nil {
-			errs = append(errs, fmt.Errorf("remove old events of %s: %w", typeName, err))
+		if err := s.update(func(tx *bbolt.Tx) error { return removeUnit(tx, u, limit) }); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s of %s: %w", u.typeName, u.segment, err))
+			continue
+		}
+		sizes[u.typeName] -= u.bytes
+		if limits.MaxTotal > 0 {
+			used = s.usedBytes() // pages take more than what is in them
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeBefore takes a transaction for each hour: deleting much at once makes
-// later commits slow.
-func (s *Store) removeBefore(typeName string, before time.Time) error {
-	limit := before.UnixNano()
-	var old []int64
-	err := guard(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error {
-			return forEachHour(tx, typeName, func(hour int64, h hourRecord) error {
-				if h.max < limit {
-					old = append(old, hour)
-				}
-				return nil
-			})
-		})
-	})
-	for i := 0; err == nil && i < len(old); i++ {
-		err = s.update(func(tx *bbolt.Tx) error { return removeHour(tx, typeName, old[i], limit) })
+// unpinned returns all that may be removed, oldest first, and the bytes of all
+// pages in use.
+func (v *view) unpinned() (units []unit, used int64, err error) {
+	for name := range v.s.types {
+		ofType, err := v.units(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		pinned, err := v.pinned(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		units = append(units, slices.DeleteFunc(ofType, func(u unit) bool {
+			return len(cut(slices.Clone(pinned), u.span())) > 0
+		})...)
 	}
-	return err
+	slices.SortStableFunc(units, func(a, b unit) int { return int(a.first - b.first) })
+	return units, v.usedBytes(), nil
 }
 
-// removeHour removes an hour and remembers how far nothing is complete any more.
-func removeHour(tx *bbolt.Tx, typeName string, hour, limit int64) error {
-	key, name := putInt(hour), []byte(typeName)
-	record, err := readHourRecord(tx.Bucket(bucketHours).Bucket(name).Get(key))
-	if err != nil || record.max >= limit {
-		return err // a late event came meanwhile: the hour stays
+// units returns what there is of a type, in order.
+func (v *view) units(typeName string) (units []unit, err error) {
+	byFirst := make(map[int64]*unit)
+	days := make(map[int64]bool)
+	note := func(g segment, last, bytes int64) {
+		if days[dayOf(g.first)] {
+			g = segment{dayOf(g.first), hoursOfDay}
+		}
+		u := byFirst[g.first]
+		if u == nil {
+			u = &unit{typeName: typeName, segment: g, max: last}
+			byFirst[g.first] = u
+		}
+		u.max, u.bytes = max(u.max, last), u.bytes+bytes
 	}
-	if err := tx.Bucket(bucketEvents).Bucket(name).DeleteBucket(key); err != nil {
+	err = forEachSegment(v.tx, typeName, func(g segment, _ segmentRecord) error {
+		if g.hours == hoursOfDay {
+			days[g.first] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(
+		forEachSegment(v.tx, typeName, func(g segment, r segmentRecord) error {
+			note(g, r.max, r.blockBytes+r.indexBytes)
+			return nil
+		}),
+		forEachHour(v.tx, typeName, func(hour int64, h hourRecord) error {
+			note(segment{hour, 1}, h.max, h.bytes)
+			return nil
+		}),
+		forEachRollup(v.tx, bucketRollups, typeName, allTime, func(hour int64, bucket *bbolt.Bucket) error {
+			note(segment{hour, 1}, allTime.from, rollupBytes(bucket))
+			return nil
+		}))
+	for _, u := range byFirst {
+		units = append(units, *u)
+	}
+	slices.SortFunc(units, func(a, b unit) int { return int(a.first - b.first) })
+	return units, err
+}
+
+// removeUnit removes a unit, unless something has come to it that is not
+// before limit, and remembers how far nothing is complete any more.
+func removeUnit(tx *bbolt.Tx, u unit, limit int64) error {
+	segments, err := segmentsIn(tx, u.typeName, u.first, u.hours)
+	if err != nil {
 		return err
 	}
-	if err := tx.Bucket(bucketHours).Bucket(name).Delete(key); err != nil {
+	name := []byte(u.typeName)
+	for _, g := range segments {
+		r, err := readSegmentRecord(tx.Bucket(bucketSegments).Bucket(name).Get(g.key()))
+		if err != nil || r.max >= limit {
+			return err
+		}
+	}
+	var hours []int64
+	recent := false
+	err = forEachHour(tx, u.typeName, func(hour int64, h hourRecord) error {
+		if hour >= u.first && hour < u.first+u.hours {
+			hours, recent = append(hours, hour), recent || h.max >= limit
+		}
+		return nil
+	})
+	if err != nil || recent {
 		return err
 	}
-	removed := tx.Bucket(bucketMeta).Bucket(bucketRemoved)
-	until := min(limit, hourStart(hour+1).UnixNano())
+	for _, g := range segments {
+		if err := removeSegment(tx, u.typeName, g); err != nil {
+			return err
+		}
+	}
+	for _, hour := range hours {
+		if err := tx.Bucket(bucketEvents).Bucket(name).DeleteBucket(putInt(hour)); err != nil {
+			return err
+		}
+		if err := tx.Bucket(bucketHours).Bucket(name).Delete(putInt(hour)); err != nil {
+			return err
+		}
+	}
+	for hour := u.first; hour < u.first+u.hours; hour++ {
+		if err := removeRollup(tx, bucketRollups, u.typeName, hour); err != nil {
+			return err
+		}
+	}
+	if err := removeRollup(tx, bucketDays, u.typeName, dayOf(u.first)); err != nil {
+		return err
+	}
+	return noteRemoved(tx, u.typeName, min(limit, u.span().until))
+}
+
+func noteRemoved(tx *bbolt.Tx, typeName string, until int64) error {
+	removed, name := tx.Bucket(bucketMeta).Bucket(bucketRemoved), []byte(typeName)
 	if old := removed.Get(name); old != nil {
 		until = max(until, getInt(old))
 	}

@@ -135,8 +135,8 @@ func TestRetentionRunsByItself(t *testing.T) {
 
 func TestRetentionInterval(t *testing.T) {
 	for maxAge, want := range map[time.Duration]time.Duration{0: time.Minute, time.Hour: time.Minute, 10 * time.Second: 5 * time.Second} {
-		s := &Store{options: Options{Retention: map[string]time.Duration{"flow": maxAge}}}
-		if got := s.retentionInterval(); got != want {
+		l := Limits{MaxAge: map[string]time.Duration{"flow": maxAge}}
+		if got := l.interval(); got != want {
 			t.Errorf("max age %v: every %v, want %v", maxAge, got, want)
 		}
 	}

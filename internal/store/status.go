@@ -44,7 +44,7 @@ func (s *Store) Status() Status {
 			if err != nil {
 				return err
 			}
-			t.Appended, t.Recorded, t.MaxAge = appended[name], present.records(name), s.options.Retention[name]
+			t.Appended, t.Recorded, t.MaxAge = appended[name], present.records(name), s.limits.Load().MaxAge[name]
 			t.Lost, t.LostTotal = placesOf(lost, name), placesOf(totals, name)
 			st.Types = append(st.Types, t)
 		}
@@ -79,11 +79,11 @@ func (v *view) typeStatus(name string) (query.TypeStatus, error) {
 		}
 		t.Events += rows
 	}
-	err := forEachHour(v.tx, name, func(_ int64, h hourRecord) error {
-		note(h.rows, h.min, h.max)
-		t.Bytes += h.bytes
-		return nil
-	})
+	if err := v.stored(name, note); err != nil {
+		return t, err
+	}
+	bytes, err := v.bytesOf(name)
+	t.Bytes = bytes.Total()
 	v.batches(name, func(m memoryBatch) { note(int64(m.Len()), m.min, m.max) })
 	return t, err
 }

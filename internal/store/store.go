@@ -12,6 +12,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -28,7 +30,7 @@ import (
 
 var (
 	// ErrInUse is returned by Open when another process has the file open.
-	ErrInUse = errors.New("is in use by another ebpf-server; ask that one over its API, or stop it")
+	ErrInUse = errors.New("is in use by another ebpf-server; ask that one, take a copy (ebpf-server snapshot FILE), or stop it")
 	// ErrReadOnly is returned by what would write to a file opened with Options.ReadOnly.
 	ErrReadOnly = errors.New("database is open for reading only")
 	// ErrClosed is returned by everything after Close.
@@ -46,13 +48,18 @@ type Options struct {
 	// Retention is the greatest age of events, by name of their type; none or
 	// 0 keeps them for ever.
 	Retention map[string]time.Duration
+	// MaxSize is how many bytes a type may take in the file, by its name; none
+	// or 0 is no limit. MaxTotal is that for all types together.
+	MaxSize  map[string]int64
+	MaxTotal int64
 	// Logger is told of what goes wrong in the background; default: nobody is.
 	Logger *slog.Logger
 	// ReadOnly is for a copied file: nothing can be appended, and the file is
 	// not changed.
 	ReadOnly bool
 
-	now func() time.Time // for tests
+	now       func() time.Time // for tests
+	sealAfter time.Duration    // for tests
 }
 
 // Store is an open file. All methods are safe for concurrent use.
@@ -68,21 +75,32 @@ type Store struct {
 	// writing is held by every transaction that writes, and by Check, which
 	// bbolt does not allow beside one. Whoever takes mu too takes writing first.
 	writing sync.Mutex
+	// maintaining is held while rows become blocks, days are joined or old events
+	// are removed. It comes before writing.
+	maintaining sync.Mutex
+	encoders    sync.Pool // of *block.Encoder
+	limits      atomic.Pointer[Limits]
+
+	// By blockID: what was read since Open. Damaged ones have their span.
+	verified, verifiedIndexes, damaged, damagedIndexes sync.Map
 
 	wake    chan struct{} // tells the loop that much is pending
+	filled  chan struct{} // tells maintain that an hour has rows for a block
 	stop    chan struct{} // closed by Close
 	stopped sync.WaitGroup
 
 	mu         sync.Mutex // for all below
 	pending    *part
+	left       int64 // events that the last flush left in pending
 	flushing   *part // what a flush is writing now, or nil
 	run        *run  // the present run, or nil before Start
 	runKey     []byte
 	lastFlush  time.Time
 	lastError  error // of the last flush, nil if that succeeded
 	errorSince time.Time
-	appended   map[string]int64  // by type, since Open
-	lost       map[lossKey]int64 // since Open
+	appended   map[string]int64         // by type, since Open
+	lost       map[lossKey]int64        // since Open
+	written    map[hourOfType]time.Time // when rows were last written to an hour, if it is not sealed since
 	closed     bool
 }
 
@@ -110,27 +128,61 @@ func (s *Store) Start(r Run) error {
 		return fmt.Errorf("begin run: %w", err)
 	}
 	s.stopped.Go(s.loop)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopped.Go(func() {
+		<-s.stop
+		cancel()
+	})
+	s.stopped.Go(func() { s.maintain(ctx) })
 	return nil
 }
 
 func (s *Store) loop() {
 	ticker := time.NewTicker(s.options.FlushInterval)
 	defer ticker.Stop()
-	var retained time.Time
 	for {
-		if s.now().Sub(retained) >= s.retentionInterval() {
+		select {
+		case <-s.stop:
+			return
+		case <-ticker.C:
+			_ = s.Flush() // keeps and logs its error itself
+		case <-s.wake:
+			_ = s.flush(flushFull)
+		}
+	}
+}
+
+// maintainInterval is how often rows to be sealed are looked for. A flush that
+// fills an hour wakes the loop sooner.
+const maintainInterval = 10 * time.Second
+
+// maintain seals and removes beside the loop that flushes, which must not wait
+// for it.
+func (s *Store) maintain(ctx context.Context) {
+	ticker := time.NewTicker(min(maintainInterval, s.limits.Load().interval()))
+	defer ticker.Stop()
+	var retained time.Time
+	var failed string
+	for {
+		if s.now().Sub(retained) >= s.limits.Load().interval() {
 			retained = s.now()
 			if err := s.retain(); err != nil {
 				s.log.Error("cannot remove old events", "error", err)
 			}
 		}
+		text := ""
+		if err := errors.Join(s.seal(ctx, false, nil), s.finishDays(ctx)); err != nil && ctx.Err() == nil {
+			if text = err.Error(); text != failed { // it will fail again and again
+				s.log.Error("cannot turn rows into blocks", "error", err)
+			}
+		}
+		failed = text
 		select {
-		case <-s.stop:
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		case <-s.wake:
+		case <-s.filled:
 		}
-		_ = s.Flush() // keeps and logs its error itself
 	}
 }
 
@@ -150,7 +202,7 @@ func (s *Store) Close() error {
 	s.stopped.Wait()
 	var err error
 	if !s.options.ReadOnly {
-		err = s.flush(true)
+		err = s.flush(flushEnd)
 	}
 	err = errors.Join(err, s.db.Close())
 	s.codec.close()

@@ -93,7 +93,7 @@ func closeTest(t testing.TB, s *Store) {
 	if err := s.Flush(); err != nil && !errors.Is(err, ErrReadOnly) {
 		t.Error(err)
 	}
-	if err := s.Check(); err != nil {
+	if err := s.Check(nil); err != nil {
 		t.Error(err)
 	}
 	if err := s.Close(); err != nil {
@@ -285,8 +285,17 @@ func TestManyPendingEventsFlushBeforeTheInterval(t *testing.T) {
 	for i := range int64(flushRows + 1) {
 		addFlow(b, begin.UnixNano()+i%7, i)
 	}
-	s.Append(b)
-	waitFor(t, func() bool { return s.Status().Pending == 0 })
+	first := event.NewBatch(flowType, 1)
+	first.AppendRows(b, []int32{0})
+	rest := event.NewBatch(flowType, flushRows)
+	rest.AppendRows(b, allRows(b.Len())[1:])
+	s.Append(rest)
+	s.Append(first) // waits for a full block of its own
+	waitFor(t, func() bool { return s.Status().Pending == 1 })
+	if blocks, _ := blocksOf(t, s, "flow"); blocks != 1 {
+		t.Errorf("%d blocks", blocks)
+	}
+	flush(t, s)
 	if got := typeStatus(s, "flow").Events; got != flushRows+1 {
 		t.Errorf("%d events in the file, want %d", got, flushRows+1)
 	}

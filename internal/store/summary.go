@@ -2,6 +2,15 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -12,7 +21,7 @@ import (
 func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
 	q.Type = s.own(q.Type)
 	types := []*event.Type{q.Type}
-	var hours []int64
+	var days []int64
 	err := s.view(func(v *view) error {
 		c, err := v.coverage(types, q.Window)
 		if err != nil {
@@ -25,25 +34,28 @@ func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryRes
 			q.Window.Until = v.now
 		}
 		since, until := q.Window.Bounds()
-		hours, err = v.hours(types, span{since, until})
+		days, err = v.days(q.Type, span{since, until})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	aggregator, err := query.NewAggregator(q)
+	count, err := newCounting(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	// Each hour in a view of its own: one over a long window would
-	// keep the space of what is removed meanwhile from being used again.
-	count := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), aggregator: aggregator}
-	for _, hour := range hours {
-		if err := s.view(func(v *view) error { return count.hour(v, hour) }); err != nil {
+	// Each day in a view of its own: events move between rows, blocks and
+	// rollups only within a day, and a view over a long window would keep the
+	// space of what is removed meanwhile from being used again.
+	for _, day := range days {
+		if err := s.view(func(v *view) error { return count.day(v, day) }); err != nil {
 			return nil, err
 		}
 	}
-	result := aggregator.Result()
+	result, err := count.result()
+	if err != nil {
+		return nil, err
+	}
 	err = s.view(func(v *view) (err error) {
 		result.Coverage, err = v.coverage(types, q.Window)
 		return err
@@ -51,49 +63,260 @@ func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryRes
 	return result, err
 }
 
-// counting feeds an aggregator.
+// days returns the days in which a type has events in a span, by their first hours.
+func (v *view) days(t *event.Type, in span) ([]int64, error) {
+	var days []int64
+	note := func(first, last int64) {
+		if in.overlaps(first, last) {
+			for day := dayOf(hourOf(first)); day <= hourOf(last); day += hoursOfDay {
+				days = append(days, day)
+			}
+		}
+	}
+	err := v.stored(t.Name, func(_, first, last int64) { note(first, last) })
+	v.batches(t.Name, func(m memoryBatch) { note(m.min, m.max) })
+	slices.Sort(days)
+	return slices.Compact(days), err
+}
+
+// counting feeds aggregators, one for each goroutine.
 type counting struct {
-	ctx        context.Context
-	query      query.Summary
-	matcher    query.Matcher
+	ctx     context.Context
+	query   query.Summary
+	matcher query.Matcher
+	wanted  wanted
+	rollups bool // the question can be answered from rollups
+	workers []*worker
+	tasks   []func(w *worker) error // of a day
+}
+
+// worker is what a goroutine counts with.
+type worker struct {
 	aggregator *query.Aggregator
 	sel        []int32
 }
 
-func (c *counting) hour(v *view, hour int64) error {
-	t := c.query.Type
-	since, until := c.query.Window.Bounds()
-	in := v.within(t.Name, hour, span{since, until})
-	columns := append(c.matcher.Columns(), c.aggregator.Columns()...)
+// maxWorkers bounds the memory of a question.
+const maxWorkers = 8
+
+func newCounting(ctx context.Context, q query.Summary) (*counting, error) {
+	c := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), wanted: wantedOf(q.Filters, q.Type)}
+	_, err := c.worker(0)
+	c.rollups = err == nil && q.FromRollups()
+	return c, err
+}
+
+func (c *counting) worker(i int) (*worker, error) {
+	for len(c.workers) <= i {
+		a, err := query.NewAggregator(c.query)
+		if err != nil {
+			return nil, err
+		}
+		c.workers = append(c.workers, &worker{aggregator: a})
+	}
+	return c.workers[i], nil
+}
+
+func (c *counting) result() (*query.SummaryResult, error) {
+	all := c.workers[0].aggregator
+	for _, w := range c.workers[1:] {
+		if err := all.Merge(w.aggregator); err != nil {
+			return nil, err
+		}
+	}
+	return all.Result(), nil
+}
+
+// day counts what the window has of a day.
+func (c *counting) day(v *view, day int64) error {
 	if c.matcher.Nothing() {
 		return nil
 	}
-	err := v.chunks(t.Name, hour, in, func(_ chunkHeader, value []byte) error {
-		k, err := v.s.codec.open(value, v.s.schemas)
-		if err != nil {
-			return err
-		}
-		b, err := k.batch(t, columns)
-		if err != nil {
-			return err
-		}
-		return c.add(b, in)
-	})
+	since, until := c.query.Window.Bounds()
+	whole := segment{day, hoursOfDay}.span()
+	parts, err := v.visible(c.query.Type.Name, span{max(since, whole.from), min(until, whole.until)})
 	if err != nil {
 		return err
 	}
-	v.batches(t.Name, func(m memoryBatch) {
-		if err == nil && in.overlaps(m.min, m.max) {
-			err = c.add(m.Batch, in)
+	c.tasks = c.tasks[:0]
+	for _, in := range parts {
+		edges := []span{in}
+		if c.rollups {
+			if edges, err = c.addRollups(v, day, in); err != nil {
+				return err
+			}
+		}
+		for _, edge := range edges {
+			if err := c.addBlocks(v, day, edge); err != nil {
+				return err
+			}
+		}
+		if err := c.addRows(v, in); err != nil {
+			return err
+		}
+	}
+	return c.run()
+}
+
+// addRollups counts the whole hours of a span from rollups, and returns what
+// is left to be looked for in blocks.
+func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err error) {
+	t, a := c.query.Type, c.workers[0].aggregator
+	hour := int64(time.Hour)
+	first, until := -floor(-in.from, hour), floor(in.until, hour)
+	if first >= until {
+		return []span{in}, nil
+	}
+	for _, edge := range []span{{in.from, first * hour}, {until * hour, in.until}} {
+		if edge.from < edge.until {
+			edges = append(edges, edge)
+		}
+	}
+	if first == day && until == day+hoursOfDay && c.query.Interval%(hoursOfDay*time.Hour) == 0 {
+		if bucket := rollupBucket(v.tx, bucketDays, t.Name, day); bucket != nil && usable(bucket, t) {
+			return edges, a.AddRollup(hourStart(day), v.s.codec.sections(bucket))
+		}
+	}
+	err = forEachRollup(v.tx, bucketRollups, t.Name, span{first * hour, until * hour}, func(h int64, bucket *bbolt.Bucket) error {
+		if !usable(bucket, t) {
+			edges = append(edges, segment{h, 1}.span())
+			return nil
+		}
+		return a.AddRollup(hourStart(h), v.s.codec.sections(bucket))
+	})
+	return edges, err
+}
+
+func floor(n, unit int64) int64 {
+	q := n / unit
+	if n%unit < 0 {
+		q--
+	}
+	return q
+}
+
+func (c *counting) addBlocks(v *view, day int64, in span) error {
+	segments, err := segmentsIn(v.tx, c.query.Type.Name, day, hoursOfDay)
+	if err != nil {
+		return err
+	}
+	for _, g := range segments {
+		if s := g.span(); s.from >= in.until || s.until <= in.from {
+			continue
+		}
+		err := v.blocks(c.query.Type, g, in, c.wanted, func(b storedBlock) error {
+			v.fetch(&b)
+			c.tasks = append(c.tasks, func(w *worker) error { return c.block(v.s, w, b, in) })
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addRows is for what is not in blocks.
+func (c *counting) addRows(v *view, in span) error {
+	name := c.query.Type.Name
+	err := forEachHour(v.tx, name, func(hour int64, h hourRecord) error {
+		if !in.overlaps(h.min, h.max) {
+			return nil
+		}
+		return v.chunks(name, hour, in, func(sequence int64, _ chunkHeader, value []byte) error {
+			c.tasks = append(c.tasks, func(w *worker) error {
+				err := c.chunk(v.s, w, value, in)
+				if err != nil {
+					err = fmt.Errorf("%s of hour %s: chunk %d: %w", name, hourStart(hour).Format(time.RFC3339), sequence, err)
+				}
+				return err
+			})
+			return nil
+		})
+	})
+	v.batches(name, func(m memoryBatch) {
+		if in.overlaps(m.min, m.max) {
+			c.tasks = append(c.tasks, func(w *worker) error {
+				w.sel = c.matcher.Select(m.Batch, in.window(), w.sel[:0])
+				return w.aggregator.Add(m.Batch, w.sel)
+			})
 		}
 	})
 	return err
 }
 
-func (c *counting) add(b *event.Batch, in span) error {
-	if err := c.ctx.Err(); err != nil {
+// run does the tasks on all processors.
+func (c *counting) run() error {
+	n := min(runtime.GOMAXPROCS(0), maxWorkers, len(c.tasks))
+	if n <= 1 {
+		return c.work(c.workers[0], new(atomic.Int64))
+	}
+	if _, err := c.worker(n - 1); err != nil {
 		return err
 	}
-	c.sel = c.matcher.Select(b, in.window(), c.sel[:0])
-	return c.aggregator.Add(b, c.sel)
+	var next atomic.Int64
+	var group sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		group.Go(func() {
+			errs[i] = guard(func() error { return c.work(c.workers[i], &next) })
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *counting) work(w *worker, next *atomic.Int64) error {
+	for {
+		i := int(next.Add(1)) - 1
+		if i >= len(c.tasks) {
+			return nil
+		}
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.tasks[i](w); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
+	k, err := s.codec.open(value, s.schemas)
+	if err != nil {
+		return err
+	}
+	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.aggregator.Columns()...))
+	if err != nil {
+		return err
+	}
+	w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
+	return w.aggregator.Add(b, w.sel)
+}
+
+// block reads the columns that are counted only if some events match, and only
+// the pages that they are in if those are few.
+func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error {
+	opened, err := s.openBlock(stored, c.query.Type)
+	if errors.Is(err, errDamaged) {
+		return nil
+	}
+	b, err := opened.Read(c.matcher.Columns())
+	if err == nil {
+		w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
+		switch {
+		case len(w.sel) == 0:
+			return nil
+		case len(w.sel) < opened.Rows()/64:
+			b, err = opened.ReadRows(w.aggregator.Columns(), w.sel)
+			w.sel = allRows(len(w.sel))
+		default:
+			err = opened.Fill(b, w.aggregator.Columns())
+		}
+	}
+	if err != nil {
+		_ = s.damage(stored, err) // it is left out, and the coverage says so
+		return nil
+	}
+	return w.aggregator.Add(b, w.sel)
 }

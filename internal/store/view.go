@@ -8,7 +8,6 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
 )
 
@@ -65,16 +64,20 @@ func (v *view) batches(typeName string, do func(m memoryBatch)) {
 }
 
 // removed returns the time before which events of a type are gone, or hidden
-// because they are too old and will go with their hour.
+// because they are too old and will go with their hour; but see visible.
 func (v *view) removed(typeName string) int64 {
-	removed := int64(math.MinInt64)
-	if stored := v.tx.Bucket(bucketMeta).Bucket(bucketRemoved).Get([]byte(typeName)); stored != nil {
-		removed = getInt(stored)
-	}
-	if maxAge := v.s.options.Retention[typeName]; maxAge > 0 {
+	removed := v.storedRemoved(typeName)
+	if maxAge := v.s.limits.Load().MaxAge[typeName]; maxAge > 0 {
 		removed = max(removed, v.now.Add(-maxAge).UnixNano())
 	}
 	return removed
+}
+
+func (v *view) storedRemoved(typeName string) int64 {
+	if stored := v.tx.Bucket(bucketMeta).Bucket(bucketRemoved).Get([]byte(typeName)); stored != nil {
+		return getInt(stored)
+	}
+	return math.MinInt64
 }
 
 // oldestEvent returns the time of the oldest event of a type, MaxInt64 if it
@@ -82,18 +85,33 @@ func (v *view) removed(typeName string) int64 {
 func (v *view) oldestEvent(typeName string) (int64, error) {
 	oldest := int64(math.MaxInt64)
 	v.batches(typeName, func(m memoryBatch) { oldest = min(oldest, m.min) })
-	err := forEachHour(v.tx, typeName, func(_ int64, h hourRecord) error {
-		oldest = min(oldest, h.min)
+	err := v.stored(typeName, func(_, first, _ int64) { oldest = min(oldest, first) })
+	if err != nil {
+		return oldest, err
+	}
+	return v.firstVisible(typeName, oldest)
+}
+
+// stored calls do with what the file has of a type: the number of events, and
+// the times of the first and the last of them.
+func (v *view) stored(typeName string, do func(rows, first, last int64)) error {
+	err := forEachSegment(v.tx, typeName, func(_ segment, r segmentRecord) error {
+		do(r.rows, r.min, r.max)
 		return nil
 	})
-	if oldest != math.MaxInt64 {
-		oldest = max(oldest, v.removed(typeName))
+	if err != nil {
+		return err
 	}
-	return oldest, err
+	return forEachHour(v.tx, typeName, func(_ int64, h hourRecord) error {
+		do(h.rows, h.min, h.max)
+		return nil
+	})
 }
 
 // span is a time span in nanoseconds, from included and until not.
 type span struct{ from, until int64 }
+
+var allTime = span{math.MinInt64, math.MaxInt64}
 
 // window returns the span as a query has it.
 func (s span) window() query.Window {
@@ -102,39 +120,10 @@ func (s span) window() query.Window {
 
 func (s span) overlaps(first, last int64) bool { return first < s.until && last >= s.from }
 
-// hours returns the hours in which a type has events in a time span, oldest first.
-func (v *view) hours(types []*event.Type, in span) ([]int64, error) {
-	var hours []int64
-	for _, t := range types {
-		err := forEachHour(v.tx, t.Name, func(hour int64, h hourRecord) error {
-			if in.overlaps(h.min, h.max) {
-				hours = append(hours, hour)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		v.batches(t.Name, func(m memoryBatch) {
-			if in.overlaps(m.min, m.max) {
-				hours = m.appendHours(hours)
-			}
-		})
-	}
-	slices.Sort(hours)
-	return slices.Compact(hours), nil
-}
-
-// within cuts a span to an hour and to what is not removed of a type.
-func (v *view) within(typeName string, hour int64, asked span) span {
-	since, until := query.Window{Since: hourStart(hour), Until: hourStart(hour + 1)}.Bounds()
-	return span{max(asked.from, since, v.removed(typeName)), min(asked.until, until)}
-}
-
 // chunks calls do with the chunks of a type and hour that have events in a
 // time span, in the order in which they came. The values are good only
 // within the view.
-func (v *view) chunks(typeName string, hour int64, in span, do func(h chunkHeader, value []byte) error) error {
+func (v *view) chunks(typeName string, hour int64, in span, do func(sequence int64, h chunkHeader, value []byte) error) error {
 	chunks := hourChunks(v.tx, typeName, hour)
 	if chunks == nil {
 		return nil
@@ -142,7 +131,7 @@ func (v *view) chunks(typeName string, hour int64, in span, do func(h chunkHeade
 	return chunks.ForEach(func(key, value []byte) error {
 		h, err := readChunkHeader(value)
 		if err == nil && in.overlaps(h.min, h.max) {
-			err = do(h, value)
+			err = do(getInt(key), h, value)
 		}
 		if err != nil {
 			return fmt.Errorf("%s of hour %s: chunk %d: %w", typeName, hourStart(hour).Format(time.RFC3339), getInt(key), err)

@@ -377,6 +377,44 @@ func TestRetransmits(t *testing.T) {
 	}
 }
 
+// Segments that the host itself fails to send are no payload sent twice.
+func TestBytesWhenTheHostDrops(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "hostdrop")
+	ns.Run(t, "nft", "add table ip t; add chain ip t out { type filter hook output priority 0; }")
+	ns.Do(t, func() {
+		l, err := net.Listen("tcp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		served, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		bpftest.Run(t, "nsenter", "--net=/run/netns/"+ns.Name, "nft", "add rule ip t out tcp dport 7001 drop")
+		if _, err := c.Write(make([]byte, 110)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second) // some attempts fail
+		bpftest.Run(t, "nsenter", "--net=/run/netns/"+ns.Name, "nft", "flush chain ip t out")
+		if _, err := io.ReadFull(served, make([]byte, 110)); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		served.Close()
+	})
+	r.WaitFor(t, ns, 1, bpftest.Event{"direction": "outbound", "state": "closed", "bytes_sent": "110"})
+	r.WaitFor(t, ns, 1, bpftest.Event{"direction": "inbound", "state": "closed", "bytes_received": "110"})
+}
+
 func TestUDP(t *testing.T) {
 	r := bpftest.Start(t, connection.Monitor)
 	for _, test := range []struct{ name, network, listen, ip string }{
@@ -448,6 +486,28 @@ func TestUDPConnectedAgain(t *testing.T) {
 	}
 	if len(ids) != 2 {
 		t.Errorf("ids %v, want two", ids)
+	}
+}
+
+// A connect that fails on a UDP socket that stays connected has its own id.
+func TestUDPFailedAgain(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "udpfail")
+	ns.Do(t, func() {
+		fd, err := dial(t, unix.SOCK_DGRAM, v4(127, 0, 0, 1, 7001), false)
+		if err != nil {
+			t.Error(err)
+		}
+		if err := unix.Connect(fd, v4(203, 0, 113, 1, 7002)); err == nil {
+			t.Error("connected where there is no route")
+		}
+		unix.Close(fd)
+	})
+	first := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "destination_port": "7001"}))[0]
+	failed := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7002"}))[0]
+	closed := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "closed", "destination_port": "7001"}))[0]
+	if first["connection_id"] != closed["connection_id"] || first["connection_id"] == failed["connection_id"] {
+		t.Errorf("ids: established %s, failed %s, closed %s", first["connection_id"], failed["connection_id"], closed["connection_id"])
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -105,7 +107,7 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 }
 
 func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
-	if e.Attribution == 0 {
+	if e.Attribution == 0 || (attributions[e.Attribution] == "listener" && !alive(e.Owner.Pid)) {
 		return
 	}
 	b.SetString(columns.attribution, attributions[e.Attribution])
@@ -120,6 +122,13 @@ func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
 	if container := d.host.Cgroups.Container(e.Owner.CgroupId); container != "" {
 		b.SetString(event.ContainerID, container)
 	}
+}
+
+// alive tells whether a process is there. The one that called listen() may have
+// left the socket to a child and ended; it owns nothing then.
+func alive(pid uint32) bool {
+	_, err := os.Stat("/proc/" + strconv.FormatUint(uint64(pid), 10))
+	return err == nil
 }
 
 // endpoints gives source and destination: the source opened the connection.

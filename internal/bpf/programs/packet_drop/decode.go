@@ -2,7 +2,6 @@ package packetdrop
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -53,10 +52,11 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 			return fmt.Errorf("set number of %s: %w", name, err)
 		}
 	}
-	from, until := host.Symbols.Range("tcp_rcv_state_process")
-	return errors.Join(
-		spec.Variables[packetDropVarStateProcess].Set(from),
-		spec.Variables[packetDropVarStateProcessEnd].Set(until))
+	var receivers [3]packetDropFunction
+	for i, name := range []string{"tcp_rcv_state_process", "tcp_v4_rcv", "tcp_v6_rcv"} {
+		receivers[i].Begin, receivers[i].End = host.Symbols.Range(name)
+	}
+	return spec.Variables[packetDropVarReceivers].Set(receivers)
 }
 
 type decoder struct {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
@@ -132,6 +133,45 @@ func TestTCPToClosedPort(t *testing.T) {
 		}
 	})
 	r.WaitFor(t, ns, 1, bpftest.Event{"drop_reason": "NO_SOCKET", "protocol": "tcp", "destination_port": "7001", "interface": "lo"})
+}
+
+// Over a wire the FIN of the server meets a client in TIME_WAIT: no drop either.
+func TestCloseInTimeWaitIsNoDrop(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	a, b := pair(t)
+	for _, test := range []struct{ network, address string }{{"tcp4", "10.9.0.2:7001"}, {"tcp6", "[fd09::2]:7001"}} {
+		var l net.Listener
+		b.Do(t, func() {
+			var err error
+			if l, err = net.Listen(test.network, test.address); err != nil {
+				t.Error(err)
+			}
+		})
+		for range 5 {
+			var c net.Conn
+			a.Do(t, func() {
+				var err error
+				if c, err = net.Dial(test.network, test.address); err != nil {
+					t.Error(err)
+				}
+			})
+			served, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			time.Sleep(50 * time.Millisecond)
+			served.Close()
+		}
+		l.Close()
+	}
+	for _, ns := range []*bpftest.NetNS{a, b, {}} { // of many drops in TCP the namespace is not known
+		for _, e := range r.Events(t, ns) {
+			if e["protocol"] == "tcp" && (e["source_port"] == "7001" || e["destination_port"] == "7001") {
+				t.Errorf("a drop: %v", e)
+			}
+		}
+	}
 }
 
 // A connection that goes well drops nothing: the segments that the kernel frees

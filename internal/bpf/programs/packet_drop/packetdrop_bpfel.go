@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type packetDropFunction struct {
+	_     structs.HostLayout
+	Begin uint64
+	End   uint64
+}
+
 type packetDropPacketDropEvent struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -47,8 +53,7 @@ const (
 	packetDropProgKfreeSkb             = "kfree_skb"
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarQueuePurge            = "queue_purge"
-	packetDropVarStateProcess          = "state_process"
-	packetDropVarStateProcessEnd       = "state_process_end"
+	packetDropVarReceivers             = "receivers"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
 
@@ -111,8 +116,7 @@ type packetDropMapSpecs struct {
 type packetDropVariableSpecs struct {
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
-	StateProcess          *ebpf.VariableSpec `ebpf:"state_process"`
-	StateProcessEnd       *ebpf.VariableSpec `ebpf:"state_process_end"`
+	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
 
@@ -153,8 +157,7 @@ func (m *packetDropMaps) Close() error {
 type packetDropVariables struct {
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
-	StateProcess          *ebpf.Variable `ebpf:"state_process"`
-	StateProcessEnd       *ebpf.Variable `ebpf:"state_process_end"`
+	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/srodi/ebpf-server/internal/format"
+	"github.com/srodi/ebpf-server/internal/transfer"
+)
+
+func exportCommand() *cobra.Command {
+	var from whom
+	var what which
+	var name string
+	c := command("export [FILE]", "Write events as NDJSON, CSV or Parquet",
+		`Writes events, oldest first, to a file or to standard output. The format is that
+of --output, or what the file's name ends in, or NDJSON.`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			types, err := what.named()
+			if err != nil {
+				return err
+			}
+			source, done, err := from.events(what)
+			if err != nil {
+				return err
+			}
+			defer done()
+			bar := newProgress(-1, "exporting", false)
+			export := func(to io.Writer) error {
+				_, err := transfer.Export(cmd.Context(), source, to, formatOf(name, args), types, func() { _ = bar.Add(1) })
+				return err
+			}
+			if len(args) == 0 {
+				return export(cmd.OutOrStdout())
+			}
+			return writeWhole(args[0], export)
+		})
+	from.addFlags(c.Flags())
+	what.addFlags(c.Flags())
+	c.Flags().StringVarP(&name, "output", "o", "", "format: "+strings.Join(format.Names, ", "))
+	return c
+}
+
+// events returns what hands out the events, and a function to be called after.
+func (w *whom) events(what which) (transfer.Source, func(), error) {
+	types, err := what.named()
+	if err != nil {
+		return nil, nil, err
+	}
+	if w.db == "" {
+		c, err := w.client()
+		return transfer.Server{Client: c, Types: types, Parameters: what.parameters()}, func() {}, err
+	}
+	q, err := what.query(types)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := openFile(w.db)
+	if err != nil {
+		return nil, nil, err
+	}
+	return transfer.File{Store: s, Query: q}, func() { _ = s.Close() }, nil
+}
+
+func formatOf(name string, args []string) string {
+	if name != "" {
+		return name
+	}
+	if len(args) > 0 {
+		if ending := strings.TrimPrefix(filepath.Ext(args[0]), "."); slices.Contains(format.Names, ending) {
+			return ending
+		}
+	}
+	return "ndjson"
+}
+
+func mustNotExist(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already: name another file, or remove it", path)
+	}
+	return nil
+}
+
+// writeWhole makes a file that is there whole or not at all, and never in the
+// place of another.
+func writeWhole(path string, write func(io.Writer) error) (err error) {
+	if err := mustNotExist(path); err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = part.Close()
+			_ = os.Remove(part.Name())
+		}
+	}()
+	if err := write(part); err != nil {
+		return err
+	}
+	if err := part.Sync(); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := part.Close(); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(part.Name(), path)
+}

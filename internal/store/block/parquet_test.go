@@ -1,0 +1,130 @@
+package block_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// exported is an event as another program declares it: its Parquet columns and
+// its JSON fields have the same names.
+type exported struct {
+	Time            time.Time `parquet:"time,timestamp(nanosecond)" json:"time"`
+	Type            string    `parquet:"type" json:"type"`
+	PID             *int64    `parquet:"pid,optional" json:"pid,omitempty"`
+	Command         *string   `parquet:"command,optional" json:"command,omitempty"`
+	UID             *int64    `parquet:"uid,optional" json:"uid,omitempty"`
+	CgroupID        *int64    `parquet:"cgroup_id,optional" json:"cgroup_id,omitempty"`
+	ContainerID     *string   `parquet:"container_id,optional" json:"container_id,omitempty"`
+	NetNS           *int64    `parquet:"netns,optional" json:"netns,omitempty"`
+	ConnectionID    *string   `parquet:"connection_id,optional" json:"connection_id,omitempty"`
+	State           *string   `parquet:"state,optional" json:"state,omitempty"`
+	Direction       *string   `parquet:"direction,optional" json:"direction,omitempty"`
+	Protocol        *string   `parquet:"protocol,optional" json:"protocol,omitempty"`
+	SourceIP        *string   `parquet:"source_ip,optional" json:"source_ip,omitempty"`
+	SourcePort      *int64    `parquet:"source_port,optional" json:"source_port,omitempty"`
+	DestinationIP   *string   `parquet:"destination_ip,optional" json:"destination_ip,omitempty"`
+	DestinationPort *int64    `parquet:"destination_port,optional" json:"destination_port,omitempty"`
+	ReturnCode      *int64    `parquet:"return_code,optional" json:"return_code,omitempty"`
+	Error           *string   `parquet:"error,optional" json:"error,omitempty"`
+	Duration        *int64    `parquet:"duration_ns,optional" json:"duration_ns,omitempty"`
+	BytesSent       *int64    `parquet:"bytes_sent,optional" json:"bytes_sent,omitempty"`
+	BytesReceived   *int64    `parquet:"bytes_received,optional" json:"bytes_received,omitempty"`
+	Retransmits     *int64    `parquet:"retransmits,optional" json:"retransmits,omitempty"`
+	RTT             *int64    `parquet:"rtt_us,optional" json:"rtt_us,omitempty"`
+	Attribution     *string   `parquet:"attribution,optional" json:"attribution,omitempty"`
+}
+
+// An independent reader of Parquet sees what the API shows.
+func TestOtherReaders(t *testing.T) {
+	one := event.NewBatch(connectionType, 1)
+	one.Append(1)
+	for name, b := range map[string]*event.Batch{
+		"host": newHost(4).batch(20_000), "one row, nothing but time": one, "text that is not UTF-8": notUTF8(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			reader := parquet.NewGenericReader[exported](bytes.NewReader(encode(t, b)))
+			defer reader.Close()
+			rows := make([]exported, b.Len()+1)
+			n, err := reader.Read(rows)
+			if err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+			got := make([]string, n)
+			for i, row := range rows[:n] {
+				row.Time = row.Time.UTC()
+				text, err := json.Marshal(row)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[i] = string(text)
+			}
+			sameTexts(t, "parquet-go", got, texts(b))
+		})
+	}
+}
+
+func notUTF8() *event.Batch {
+	b := event.NewBatch(connectionType, 1)
+	b.Append(1)
+	b.SetString(event.Command, "a\x80\xffb")
+	return b
+}
+
+func TestSchema(t *testing.T) {
+	b := newHost(4).batch(1000)
+	data := encode(t, b)
+	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"message connection {",
+		"required int64 time (TIMESTAMP(isAdjustedToUTC=true,unit=NANOS));",
+		"required binary type (STRING);",
+	}
+	for _, c := range connectionType.Columns[1:] {
+		if c.Kind == event.KindInt {
+			want = append(want, "optional int64 "+c.Name+" (INT(64,true));")
+		} else {
+			want = append(want, "optional binary "+c.Name+" (STRING);")
+		}
+	}
+	want = append(want, "}")
+	lines := strings.Split(f.Schema().String(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	sameTexts(t, "schema", lines, want)
+
+	if n := len(f.RowGroups()); n != 1 {
+		t.Errorf("%d row groups", n)
+	}
+	if sorted := f.RowGroups()[0].SortingColumns(); len(sorted) != 1 || sorted[0].Path()[0] != "time" || sorted[0].Descending() {
+		t.Errorf("sorted by %v", sorted)
+	}
+	for key, want := range map[string]string{"ebpf-server.type": "connection", "ebpf-server.version": "1"} {
+		if value, _ := f.Lookup(key); value != want {
+			t.Errorf("%s is %q, want %q", key, value, want)
+		}
+	}
+	// Other readers take the number of absent values as a fact.
+	for i, c := range connectionType.Columns[1:] {
+		absent := 0
+		for row := range b.Len() {
+			if _, ok := (event.Row{Batch: b, Index: row}).AppendText(nil, 1+i); !ok {
+				absent++
+			}
+		}
+		if m := f.Metadata().RowGroups[0].Columns[2+i].MetaData; m.PathInSchema[0] != c.Name || m.Statistics.NullCount != int64(absent) {
+			t.Errorf("%v has %d absent values; want %s, %d", m.PathInSchema, m.Statistics.NullCount, c.Name, absent)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
+)
+
+// A day is done when it is over and none of its events are in rows. Then its
+// hours get a rollup together, and are joined if they have few events: their
+// blocks would be small, and what each costs beside its events much.
+
+// doneDay is a day that is done, with its segments.
+type doneDay struct {
+	t        *event.Type
+	first    int64
+	segments []segment
+	records  []segmentRecord
+}
+
+// finishDays makes what days that are done lack.
+func (s *Store) finishDays(ctx context.Context) error {
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	var errs []error
+	for _, t := range s.Types() {
+		days, err := s.doneDays(t)
+		if err != nil {
+			return err
+		}
+		for _, day := range days {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := s.makeDay(day)
+			if err == nil && day.isScattered() && !s.hasDamage(day) {
+				err = s.joinHours(day)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("finish %s of day %s: %w", t.Name, hourStart(day.first).Format(time.DateOnly), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) doneDays(t *event.Type) (days []doneDay, err error) {
+	err = s.view(func(v *view) error {
+		open := make(map[int64]bool)
+		err := forEachHour(v.tx, t.Name, func(hour int64, _ hourRecord) error {
+			open[dayOf(hour)] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return forEachSegment(v.tx, t.Name, func(g segment, r segmentRecord) error {
+			day := dayOf(g.first)
+			if open[day] || v.now.Sub(hourStart(day+hoursOfDay)) <= s.options.sealAfter {
+				return nil
+			}
+			if n := len(days); n == 0 || days[n-1].first != day {
+				days = append(days, doneDay{t: t, first: day})
+			}
+			last := &days[len(days)-1]
+			last.segments, last.records = append(last.segments, g), append(last.records, r)
+			return nil
+		})
+	})
+	return days, err
+}
+
+// isScattered tells whether the events of a day would fit into half as many blocks.
+func (d doneDay) isScattered() bool {
+	var blocks, rows int64
+	for _, r := range d.records {
+		blocks, rows = blocks+r.blocks, rows+r.rows
+	}
+	return 2*((rows+block.MaxRows-1)/block.MaxRows) <= blocks
+}
+
+// hasDamage tells whether a block of a day is known to be damaged: such a day
+// stays as it is.
+func (s *Store) hasDamage(d doneDay) (found bool) {
+	day := segment{d.first, hoursOfDay}.span()
+	s.damaged.Range(func(id, of any) bool {
+		found = id.(blockID).typeName == d.t.Name && day.overlaps(of.(span).from, of.(span).until-1)
+		return !found
+	})
+	return found
+}
+
+// isUnchanged tells whether nothing was added to the day or removed since.
+func (d doneDay) isUnchanged(tx *bbolt.Tx) (bool, error) {
+	segments, err := segmentsIn(tx, d.t.Name, d.first, hoursOfDay)
+	if err != nil || !slices.Equal(segments, d.segments) {
+		return false, err
+	}
+	for i, g := range segments {
+		r, err := readSegmentRecord(tx.Bucket(bucketSegments).Bucket([]byte(d.t.Name)).Get(g.key()))
+		if err != nil || r != d.records[i] {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// makeDay makes the rollup of a day, unless it has one or some of it was removed.
+func (s *Store) makeDay(d doneDay) error {
+	var made rollup
+	err := s.view(func(v *view) error {
+		if rollupBucket(v.tx, bucketDays, d.t.Name, d.first) != nil || v.removed(d.t.Name) > hourStart(d.first).UnixNano() {
+			return nil
+		}
+		var buckets []*bbolt.Bucket
+		err := forEachRollup(v.tx, bucketRollups, d.t.Name, segment{d.first, hoursOfDay}.span(), func(_ int64, bucket *bbolt.Bucket) error {
+			buckets = append(buckets, bucket)
+			return nil
+		})
+		if err != nil || len(buckets) < 2 || slices.ContainsFunc(buckets, func(b *bbolt.Bucket) bool { return !usable(b, d.t) }) {
+			return err
+		}
+		sum := query.NewRollup(d.t)
+		for _, bucket := range buckets {
+			err := sum.AddRollup(hourStart(d.first), s.codec.sections(bucket))
+			if tooMany(err) {
+				made = noRollup()
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		made = s.codec.encodeRollup(d.t, sum)
+		return nil
+	})
+	if err != nil || made == nil {
+		return err
+	}
+	return s.update(func(tx *bbolt.Tx) error {
+		if unchanged, err := d.isUnchanged(tx); err != nil || !unchanged {
+			return err
+		}
+		return made.put(tx, bucketDays, d.t.Name, d.first)
+	})
+}
+
+// joinHours makes full blocks of a day out of small ones. Rollups stay as they
+// are. A block that cannot be read keeps its day as it is.
+func (s *Store) joinHours(d doneDay) error {
+	var blocks []encodedBlock
+	rest := event.NewBatch(d.t, 0)
+	for hour := d.first; hour < d.first+hoursOfDay; hour++ {
+		if err := s.view(func(v *view) error { return v.appendHour(rest, d.segments, hour) }); err != nil {
+			return err
+		}
+		for rest.Len() >= block.MaxRows || hour == d.first+hoursOfDay-1 && rest.Len() > 0 {
+			rows := allRows(rest.Len())
+			n := min(block.MaxRows, len(rows))
+			piece, after := event.NewBatch(d.t, n), event.NewBatch(d.t, len(rows)-n)
+			piece.AppendRows(rest, rows[:n])
+			if len(rows) > n {
+				after.AppendRows(rest, rows[n:])
+			}
+			rest = after
+			var err error
+			if blocks, err = s.encodeBlocks(blocks, piece); err != nil {
+				return err
+			}
+		}
+	}
+	return s.update(func(tx *bbolt.Tx) error {
+		if unchanged, err := d.isUnchanged(tx); err != nil || !unchanged {
+			return err
+		}
+		for _, g := range d.segments {
+			if err := removeSegment(tx, d.t.Name, g); err != nil {
+				return err
+			}
+		}
+		for _, b := range blocks {
+			if err := b.put(tx, d.t.Name, segment{d.first, hoursOfDay}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// appendHour appends the events of an hour from blocks, in order.
+func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error {
+	in := segment{hour, 1}.span()
+	var blocks []storedBlock
+	for _, g := range segments {
+		if s := g.span(); s.from >= in.until || s.until <= in.from {
+			continue
+		}
+		err := v.blocks(to.Type, g, in, nil, func(b storedBlock) error {
+			blocks = append(blocks, b)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(blocks, func(a, b storedBlock) int { return int(a.number - b.number) })
+	joined := event.NewBatch(to.Type, 0)
+	for _, b := range blocks {
+		v.fetch(&b)
+		opened, err := v.s.openBlock(b, to.Type)
+		if err != nil {
+			return err
+		}
+		batch, err := opened.Read(allColumns(to.Type))
+		if err != nil {
+			return v.s.damage(b, err)
+		}
+		joined.AppendRows(batch, (query.Matcher{}).Select(batch, in.window(), []int32{}))
+	}
+	to.AppendRows(block.Sort(joined), nil)
+	return nil
+}

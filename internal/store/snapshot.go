@@ -1,0 +1,114 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Snapshot writes a copy of the file, as of now, and returns its size. Writing
+// goes on meanwhile, into pages that the copy does not need: the file grows for
+// as long as that takes.
+func (s *Store) Snapshot(ctx context.Context, w io.Writer) (n int64, err error) {
+	if !s.options.ReadOnly {
+		if err := s.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	err = guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			n, err = tx.WriteTo(contextWriter{ctx, w})
+			return err
+		})
+	})
+	if ctx.Err() != nil {
+		err = ctx.Err() // bbolt does not wrap it
+	}
+	if err != nil {
+		return n, fmt.Errorf("copy %s: %w", s.options.Path, err)
+	}
+	return n, nil
+}
+
+// contextWriter stops when its context ends.
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c contextWriter) Write(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.w.Write(p)
+}
+
+// SnapshotSize returns about how many bytes Snapshot will write; 0 if the file
+// cannot be read.
+func (s *Store) SnapshotSize() (size int64) {
+	_ = s.view(func(v *view) error {
+		size = v.tx.Size()
+		return nil
+	})
+	return size
+}
+
+// compactStep is how much is written in one transaction.
+const compactStep = 16 << 20
+
+// Compact writes a file anew at its smallest: everything in blocks, pages full
+// and none free. Nobody else may have it open, and to must not exist. Progress,
+// if not nil, is told bytes, or hours while rows become blocks.
+func Compact(ctx context.Context, from, to string, progress func(done, total int64)) (err error) {
+	if _, err := os.Stat(to); err == nil {
+		return fmt.Errorf("compact into %s: there is such a file already", to)
+	}
+	s, err := Open(Options{Path: from})
+	if err != nil {
+		return err
+	}
+	err = s.Seal(ctx, true, progress)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return fmt.Errorf("compact %s: %w", from, err)
+	}
+	src, err := openFile(from, true)
+	if err != nil {
+		return fmt.Errorf("compact %s: %w", from, err)
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if err := copyCompact(ctx, src, to, progress); err != nil {
+		return errors.Join(fmt.Errorf("compact %s into %s: %w", from, to, err), os.Remove(to))
+	}
+	return nil
+}
+
+func copyCompact(ctx context.Context, src *bbolt.DB, to string, progress func(done, total int64)) (err error) {
+	dst, err := bbolt.Open(to, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, NoSync: true})
+	if err != nil {
+		return reason(err)
+	}
+	defer func() { err = errors.Join(err, dst.Sync(), dst.Close()) }()
+	copied := make(chan error, 1)
+	go func() { copied <- guard(func() error { return bbolt.Compact(dst, src, compactStep) }) }()
+	total := int64(1)
+	if info, err := os.Stat(src.Path()); err == nil {
+		total = info.Size()
+	}
+	ticker := time.NewTicker(time.Second / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-copied:
+			return errors.Join(err, ctx.Err())
+		case <-ticker.C:
+			if info, err := os.Stat(to); err == nil && progress != nil {
+				progress(min(info.Size(), total), total)
+			}
+		}
+	}
+}

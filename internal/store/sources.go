@@ -1,0 +1,172 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// merge returns all sources that may have events, ready to be read in order.
+func (r *search) merge(v *view, want int) (*merge, error) {
+	m := &merge{search: r, view: v, want: want}
+	for i, t := range r.types {
+		if r.matchers[i].Nothing() {
+			continue
+		}
+		visible, err := v.visible(t.Name, r.rest())
+		if err != nil {
+			return nil, err
+		}
+		for _, in := range visible {
+			if err := m.addType(i, in); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
+}
+
+func (m *merge) addType(typeIndex int, in span) error {
+	t := m.search.types[typeIndex]
+	err := forEachSegment(m.view.tx, t.Name, func(g segment, r segmentRecord) error {
+		if in.overlaps(r.min, r.max) {
+			src := &source{typeIndex: typeIndex, in: in}
+			src.parts = func() error { return m.addBlocks(src, g) }
+			m.add(src, r.min, r.max)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = forEachHour(m.view.tx, t.Name, func(hour int64, h hourRecord) error {
+		if in.overlaps(h.min, h.max) {
+			src := &source{typeIndex: typeIndex, in: in}
+			src.parts = func() error { return m.addChunks(src, hour) }
+			m.add(src, h.min, h.max)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	number := int64(0)
+	m.view.batches(t.Name, func(b memoryBatch) {
+		if number++; in.overlaps(b.min, b.max) {
+			m.add(&source{
+				typeIndex: typeIndex, in: in, order: order{inMemory, number},
+				load: func() (contents, error) { return contents{batch: b.Batch}, nil },
+			}, b.min, b.max)
+		}
+	})
+	return nil
+}
+
+func (m *merge) addBlocks(of *source, g segment) error {
+	t := m.search.types[of.typeIndex]
+	return m.view.blocks(t, g, of.in, m.search.wanted[of.typeIndex], func(b storedBlock) error {
+		m.add(&source{
+			typeIndex: of.typeIndex, in: of.in, order: order{inBlock, b.number},
+			load: func() (contents, error) { return m.loadBlock(b, of.typeIndex) },
+		}, b.min, b.max)
+		return nil
+	})
+}
+
+func (m *merge) addChunks(of *source, hour int64) error {
+	t := m.search.types[of.typeIndex]
+	return m.view.chunks(t.Name, hour, of.in, func(sequence int64, h chunkHeader, value []byte) error {
+		m.add(&source{
+			typeIndex: of.typeIndex, in: of.in, order: order{inChunk, sequence},
+			load: func() (contents, error) {
+				c, err := m.loadChunk(value, of.typeIndex)
+				if err != nil {
+					err = fmt.Errorf("%s of hour %s: chunk %d: %w", t.Name, hourStart(hour).Format(time.RFC3339), sequence, err)
+				}
+				return c, err
+			},
+		}, h.min, h.max)
+		return nil
+	})
+}
+
+func (m *merge) loadBlock(b storedBlock, typeIndex int) (contents, error) {
+	if whole, ok := m.search.whole[b.blockID]; ok {
+		return contents{batch: whole, id: &b.blockID}, nil
+	}
+	t, matcher := m.search.types[typeIndex], m.search.matchers[typeIndex]
+	m.view.fetch(&b)
+	opened, err := m.view.s.openBlock(b, t)
+	if err != nil {
+		return contents{}, err
+	}
+	batch, err := opened.Read(matcher.Columns())
+	if err != nil {
+		return contents{}, m.view.s.damage(b, err)
+	}
+	c := contents{batch: batch, id: &b.blockID}
+	if len(matcher.Columns()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
+		if err := opened.Fill(batch, allColumns(t)); err != nil {
+			return contents{}, m.view.s.damage(b, err)
+		}
+		return c, nil
+	}
+	c.build = func(rows []int32) (*event.Batch, error) {
+		some, err := opened.ReadRows(allColumns(t), rows)
+		if err != nil {
+			return nil, m.view.s.damage(b, err)
+		}
+		return some, nil
+	}
+	return c, nil
+}
+
+// loadChunk decodes the other columns when the first row is built. Only rows
+// that match stay in memory: what is found in many chunks must not keep all of them.
+func (m *merge) loadChunk(value []byte, typeIndex int) (contents, error) {
+	t := m.search.types[typeIndex]
+	k, err := m.view.s.codec.open(value, m.view.s.schemas)
+	if err != nil {
+		return contents{}, err
+	}
+	batch, err := k.batch(t, m.search.matchers[typeIndex].Columns())
+	if err != nil {
+		return contents{}, err
+	}
+	build := func(rows []int32) (*event.Batch, error) {
+		if err := k.fill(batch, allColumns(t)); err != nil {
+			return nil, err
+		}
+		some := event.NewBatch(t, len(rows))
+		some.AppendRows(batch, rows)
+		return some, nil
+	}
+	return contents{batch: batch, build: build}, nil
+}
+
+// sorted brings rows into the order of the search.
+func (r *search) sorted(b *event.Batch, rows []int32) []int32 {
+	times := b.Columns[event.Time].Ints
+	byTime := func(x, y int32) int { return cmp.Compare(times[x], times[y]) }
+	if !slices.IsSortedFunc(rows, byTime) {
+		slices.SortStableFunc(rows, byTime)
+	}
+	if !r.ascending {
+		slices.Reverse(rows)
+	}
+	return rows
+}
+
+// keepWhole keeps the blocks that were read as a whole and are not through: the
+// next step goes on with them.
+func (r *search) keepWhole(m *merge) {
+	r.whole = make(map[blockID]*event.Batch)
+	for _, src := range m.sources {
+		if src.isOpen() && src.id != nil && src.build == nil {
+			r.whole[*src.id] = src.batch
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store"
+	"github.com/srodi/ebpf-server/internal/tools/bench/stream"
+)
+
+// storePeer is the project's store, used as the daemon uses it.
+type storePeer struct {
+	*store.Store
+	started  bool
+	ingested int64
+}
+
+func openStore(dir string) (peer, error) {
+	s, err := store.Open(store.Options{Path: filepath.Join(dir, "events.db"), Types: stream.Types(), FlushInterval: time.Second})
+	return &storePeer{Store: s}, err
+}
+
+// madeRun is the run of a monitor that never ran.
+func madeRun() store.Run {
+	return store.Run{BootID: "6f1c2a90-0000-4000-8000-000000000000", Kernel: "bench", Host: "bench", Version: "bench", Types: []string{"connection", "packet_drop"}}
+}
+
+func (p *storePeer) Ingest(batches []*event.Batch) error {
+	if !p.started {
+		if err := p.Start(madeRun()); err != nil {
+			return err
+		}
+		p.started = true
+	}
+	for _, b := range batches {
+		p.ingested += int64(b.Len())
+		p.Append(b)
+	}
+	return p.Flush()
+}
+
+func (p *storePeer) Summary(q question) ([]string, error) {
+	result, err := p.Store.Summary(context.Background(), q.summary)
+	if err != nil {
+		return nil, err
+	}
+	var rows []string
+	if q.summary.Interval > 0 {
+		for _, bucket := range result.Series {
+			for _, value := range slices.Sorted(maps.Keys(bucket.Counts)) {
+				if n := bucket.Counts[value]; n > 0 {
+					rows = append(rows, bucketRow(bucket.Time, value, n))
+				}
+			}
+		}
+		return rows, nil
+	}
+	for _, g := range result.Groups {
+		key := noValue
+		if v := g.Key[0].Value; v != nil {
+			key = fmt.Sprint(v)
+		}
+		sums := make([]int64, len(q.sums))
+		for i, column := range q.sums {
+			sums[i] = g.Sums[column]
+		}
+		rows = append(rows, groupRow(key, g.Count, sums))
+	}
+	return rows, nil
+}
+
+func (p *storePeer) Events(q query.Events, do func(row) error) error {
+	_, err := p.Store.Events(context.Background(), q, func(r event.Row) error { return do(eventRow{r}) })
+	return err
+}
+
+// Close also makes sure that what was ingested is there.
+func (p *storePeer) Close() error {
+	var err error
+	if p.ingested > 0 {
+		var events int64
+		for _, t := range p.Status().Types {
+			events += t.Events
+			for place, n := range t.Lost {
+				err = errors.Join(err, fmt.Errorf("%d events of %s were lost: %s", n, t.Name, place))
+			}
+		}
+		if events != p.ingested {
+			err = errors.Join(err, fmt.Errorf("%d events were ingested, and %d are there", p.ingested, events))
+		}
+	}
+	return errors.Join(err, p.Store.Close())
+}
+
+// eventRow is a row of a batch.
+type eventRow struct{ event.Row }
+
+func (r eventRow) Values() int {
+	n := 1 // the type
+	for i, c := range r.Batch.Type.Columns {
+		present := false
+		switch c.Kind {
+		case event.KindTime, event.KindInt:
+			_, present = r.Int(i)
+		default:
+			_, present = r.String(i)
+		}
+		if present {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/tools/bench/stream"
+)
+
+// question is asked of every peer. It has either a Summary or Events.
+type question struct {
+	name    string
+	goal    time.Duration // warm; see issue 3
+	summary query.Summary // by the one column in GroupBy, or with an Interval by the breakdown of the type
+	sums    []string      // columns of which the sums are asked for too
+	events  query.Events  // of all, when nothing else is asked for: that is the export
+	export  bool
+}
+
+// cutOff is how much later than the first event the long windows begin, so that
+// the first hour is cut in two, as it is on a host that runs for longer.
+const cutOff = 20*time.Minute + 34*time.Second
+
+// Questions of which the stream knows how many rows their answers have.
+const (
+	questionPID    = "newest 100 of a pid (has 100)"
+	questionIP     = "newest 100 of a destination (has 26)"
+	questionFailed = "failed of a command in 26.5 h"
+	questionExport = "export"
+)
+
+// questions are those of issue 3. The store is asked with just these values:
+// what they leave out it need not compute.
+func questions(o stream.Options) []question {
+	p := o.Planted()
+	week := query.Window{Since: o.Begin().Add(cutOff), Until: o.End}
+	minute := query.Window{Since: o.End.Add(-time.Minute), Until: o.End}
+	is := func(column, value string) query.Filter { return query.Filter{Column: column, Values: []string{value}} }
+	all := stream.Types()
+	return []question{
+		{name: "last 60 s by command", goal: 500 * time.Microsecond,
+			summary: query.Summary{Type: connection.Type, Window: minute, GroupBy: []string{"command"}, Top: 10}},
+		{name: "7 days, top commands with bytes", goal: 2 * time.Millisecond, sums: []string{"bytes_sent", "bytes_received"},
+			summary: query.Summary{Type: connection.Type, Window: week, GroupBy: []string{"command"}, Top: 10}},
+		{name: "7 days, top destinations", goal: 20 * time.Millisecond,
+			summary: query.Summary{Type: connection.Type, Window: week, GroupBy: []string{"destination_ip"}, Top: 10}},
+		{name: "7 days, drops per hour by reason", goal: time.Millisecond,
+			summary: query.Summary{Type: packetdrop.Type, Window: week, Interval: time.Hour}},
+		{name: questionPID, goal: 4 * time.Millisecond,
+			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("pid", strconv.FormatInt(p.PID, 10))}}},
+		{name: questionIP, goal: 10 * time.Millisecond,
+			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("destination_ip", p.IP.String())}}},
+		{name: "newest 100", goal: 2 * time.Millisecond,
+			events: query.Events{Types: all, Limit: 100}},
+		{name: questionFailed, goal: 4 * time.Millisecond,
+			events: query.Events{Types: all[:1], Window: query.Window{Since: p.FailSince, Until: p.FailUntil},
+				Filters: query.Filters{is("command", p.Command), is("state", "failed")}}},
+		{name: questionExport, export: true, events: query.Events{Types: all, Ascending: true}},
+	}
+}
+
+// exportGoal is in events a second.
+const exportGoal = 1.5e6
+
+// answer asks a peer. The rows are canonical: equal answers are equal text.
+func (q question) answer(p peer) (rows []string, err error) {
+	if len(q.events.Types) == 0 {
+		return p.Summary(q)
+	}
+	err = p.Events(q.events, func(r row) error {
+		rows = append(rows, string(r.AppendJSON(nil)))
+		return nil
+	})
+	return rows, err
+}
+
+// Canonical rows of summaries.
+
+func groupRow(key string, count int64, sums []int64) string {
+	return strings.TrimSpace(fmt.Sprintf("%s: %d %s", key, count, strings.Trim(fmt.Sprint(sums), "[]")))
+}
+
+func bucketRow(begin time.Time, value string, count int64) string {
+	return fmt.Sprintf("%s %s: %d", begin.UTC().Format(time.RFC3339), value, count)
+}
+
+// noValue is the key of the events that have none.
+const noValue = "-"
