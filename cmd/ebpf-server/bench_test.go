@@ -144,7 +144,7 @@ func BenchmarkRingBufferToFile(b *testing.B) {
 }
 
 // dropDatagrams sends n datagrams to a port that nobody listens on.
-func dropDatagrams(b *testing.B, n int) {
+func dropDatagrams(b testing.TB, n int) {
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		b.Error(err)

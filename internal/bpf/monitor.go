@@ -13,6 +13,8 @@
 package bpf
 
 import (
+	"time"
+
 	"github.com/cilium/ebpf"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -51,6 +53,6 @@ type Decoder interface {
 type Sink interface {
 	// Append takes over the batch; it must not block for long.
 	Append(*event.Batch)
-	// Lost counts events of a type that were lost since the last call.
-	Lost(typeName, place string, n int64)
+	// Lost counts events of a type that were lost between since and now.
+	Lost(typeName, place string, since time.Time, n int64)
 }

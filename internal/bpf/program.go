@@ -42,7 +42,8 @@ type Program struct {
 
 	events       atomic.Int64 // handed to the sink
 	decodeFailed atomic.Int64
-	reported     counters // what the sink was told; only the reading goroutine and, after it, Stop
+	reported     counters  // what the sink was told; only the reading goroutine and, after it, Stop
+	counted      time.Time // when that was read
 	done         chan struct{}
 
 	mu       sync.Mutex // guards what follows
@@ -62,6 +63,7 @@ func Start(m *Monitor, host *Host, sink Sink, log *slog.Logger) (*Program, error
 		p.free()
 		return nil, fmt.Errorf("attach %s: %w", m.Type.Name, err)
 	}
+	p.counted = time.Now()
 	go p.read()
 	return p, nil
 }
@@ -137,7 +139,6 @@ func (p *Program) read() {
 	defer close(p.done)
 	var record ringbuf.Record
 	batch := event.NewBatch(p.Monitor.Type, 256)
-	counted := time.Now()
 	p.reader.SetDeadline(time.Now().Add(readEvery))
 	for {
 		err := p.reader.ReadInto(&record)
@@ -150,8 +151,7 @@ func (p *Program) read() {
 		batch = p.hand(batch)
 		// Also while there is no end of events: losses belong to the time in
 		// which they happened.
-		if time.Since(counted) >= countEvery {
-			counted = time.Now()
+		if time.Since(p.counted) >= countEvery {
 			p.count()
 		}
 		if err == nil {
@@ -178,7 +178,7 @@ func (p *Program) decode(record []byte, to *event.Batch) {
 		if p.decodeFailed.Add(1) == 1 {
 			p.log.Error("decode record", "error", err)
 		}
-		p.sink.Lost(p.Monitor.Type.Name, LostDecodeFailed, 1)
+		p.sink.Lost(p.Monitor.Type.Name, LostDecodeFailed, p.counted, 1)
 	}
 }
 
@@ -195,6 +195,7 @@ func (p *Program) hand(batch *event.Batch) *event.Batch {
 
 // count reads the counters and tells the sink of new losses.
 func (p *Program) count() {
+	began := time.Now()
 	now, err := readCounters(p.collection.Maps["counters"], p.hooks)
 	if err != nil {
 		p.log.Error("count lost events", "error", err)
@@ -202,10 +203,10 @@ func (p *Program) count() {
 	}
 	for counter, place := range map[int]string{counterRingBufferFull: LostRingBufferFull, counterMapFull: LostMapFull, counterSkipped: LostSkipped} {
 		if lost := now[counter] - p.reported[counter]; lost > 0 {
-			p.sink.Lost(p.Monitor.Type.Name, place, int64(lost))
+			p.sink.Lost(p.Monitor.Type.Name, place, p.counted, int64(lost))
 		}
 	}
-	p.reported = now
+	p.reported, p.counted = now, began
 	p.mu.Lock()
 	p.now = now
 	p.mu.Unlock()

@@ -84,6 +84,24 @@ func (m Matcher) Select(b *event.Batch, w Window, sel []int32) []int32 {
 			sel = append(sel, int32(row))
 		}
 	}
+	return m.keep(b, sel, begin)
+}
+
+// SelectAll is Select for a batch of so many rows that are all in the window:
+// it does not need their times.
+func (m Matcher) SelectAll(b *event.Batch, rows int, sel []int32) []int32 {
+	if m.nothing {
+		return sel
+	}
+	begin := len(sel)
+	for row := range int32(rows) {
+		sel = append(sel, row)
+	}
+	return m.keep(b, sel, begin)
+}
+
+// keep cuts a selection from begin on down to the rows that match.
+func (m Matcher) keep(b *event.Batch, sel []int32, begin int) []int32 {
 	kept := sel[begin:]
 	for _, c := range m.columns {
 		kept = c.keep(&b.Columns[c.column], kept)

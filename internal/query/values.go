@@ -3,6 +3,7 @@ package query
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -41,7 +42,7 @@ func (c *valueColumn) code(v value) uint32 {
 
 // encode sets codes to those of the selected rows.
 func (c *valueColumn) encode(b *event.Batch, sel []int32) {
-	c.codes = c.codes[:0]
+	c.codes = slices.Grow(c.codes[:0], len(sel))
 	v := &b.Columns[c.at]
 	switch c.Kind {
 	case event.KindInt:

@@ -246,15 +246,15 @@ func TestLosses(t *testing.T) {
 	start(t, s, "flow", "drop")
 	c.set(minute(10))
 	flush(t, s)
-	s.Lost("flow", "map_full", 3)
-	s.Lost("flow", "map_full", 0)
-	s.Lost("flow", "map_full", -1)
-	s.Lost("flow", "ring_buffer_full", 2)
+	s.Lost("flow", "map_full", time.Time{}, 3)
+	s.Lost("flow", "map_full", time.Time{}, 0)
+	s.Lost("flow", "map_full", time.Time{}, -1)
+	s.Lost("flow", "ring_buffer_full", time.Time{}, 2)
 	c.set(minute(20))
 	flush(t, s) // 5 flows lost between 10 and 20
 	c.set(minute(30))
 	flush(t, s)
-	s.Lost("drop", "map_full", 7)
+	s.Lost("drop", "map_full", time.Time{}, 7)
 	c.set(minute(40))
 
 	tests := []struct {

@@ -26,13 +26,14 @@ type doneDay struct {
 	records  []segmentRecord
 }
 
-// finishDays makes what days that are done lack.
-func (s *Store) finishDays(ctx context.Context) error {
+// finishDays makes what days that are done lack. Unless it is all, days to which
+// blocks came just now wait: more may come, as during an import.
+func (s *Store) finishDays(ctx context.Context, all bool) error {
 	s.maintaining.Lock()
 	defer s.maintaining.Unlock()
 	var errs []error
 	for _, t := range s.Types() {
-		days, err := s.doneDays(t)
+		days, err := s.doneDays(t, all)
 		if err != nil {
 			return err
 		}
@@ -52,9 +53,18 @@ func (s *Store) finishDays(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) doneDays(t *event.Type) (days []doneDay, err error) {
+func (s *Store) doneDays(t *event.Type, all bool) (days []doneDay, err error) {
 	err = s.view(func(v *view) error {
 		open := make(map[int64]bool)
+		s.mu.Lock()
+		for at, when := range s.sealedAt {
+			if v.now.Sub(when) > s.options.sealAfter {
+				delete(s.sealedAt, at)
+			} else if at.typeName == t.Name && !all {
+				open[at.hour] = true
+			}
+		}
+		s.mu.Unlock()
 		err := forEachHour(v.tx, t.Name, func(hour int64, _ hourRecord) error {
 			open[dayOf(hour)] = true
 			return nil
@@ -78,13 +88,14 @@ func (s *Store) doneDays(t *event.Type) (days []doneDay, err error) {
 	return days, err
 }
 
-// isScattered tells whether the events of a day would fit into half as many blocks.
+// isScattered tells whether the events of a day would fit into a quarter of its
+// blocks. To join those of busier days costs more than it saves.
 func (d doneDay) isScattered() bool {
 	var blocks, rows int64
 	for _, r := range d.records {
 		blocks, rows = blocks+r.blocks, rows+r.rows
 	}
-	return 2*((rows+block.MaxRows-1)/block.MaxRows) <= blocks
+	return 4*((rows+block.MaxRows-1)/block.MaxRows) <= blocks
 }
 
 // hasDamage tells whether a block of a day is known to be damaged: such a day
@@ -157,24 +168,18 @@ func (s *Store) makeDay(d doneDay) error {
 // are. A block that cannot be read keeps its day as it is.
 func (s *Store) joinHours(d doneDay) error {
 	var blocks []encodedBlock
-	rest := event.NewBatch(d.t, 0)
+	rest := event.NewBatch(d.t, 2*block.MaxRows)
 	for hour := d.first; hour < d.first+hoursOfDay; hour++ {
 		if err := s.view(func(v *view) error { return v.appendHour(rest, d.segments, hour) }); err != nil {
 			return err
 		}
 		for rest.Len() >= block.MaxRows || hour == d.first+hoursOfDay-1 && rest.Len() > 0 {
-			rows := allRows(rest.Len())
-			n := min(block.MaxRows, len(rows))
-			piece, after := event.NewBatch(d.t, n), event.NewBatch(d.t, len(rows)-n)
-			piece.AppendRows(rest, rows[:n])
-			if len(rows) > n {
-				after.AppendRows(rest, rows[n:])
-			}
-			rest = after
+			n := min(block.MaxRows, rest.Len())
 			var err error
-			if blocks, err = s.encodeBlocks(blocks, piece); err != nil {
+			if blocks, err = s.encodeBlocks(blocks, slice(rest, 0, n)); err != nil {
 				return err
 			}
+			rest = cloneRows(rest, n, rest.Len())
 		}
 	}
 	return s.update(func(tx *bbolt.Tx) error {
@@ -212,7 +217,7 @@ func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error
 		}
 	}
 	slices.SortFunc(blocks, func(a, b storedBlock) int { return int(a.number - b.number) })
-	joined := event.NewBatch(to.Type, 0)
+	var joined *event.Batch
 	for _, b := range blocks {
 		v.fetch(&b)
 		opened, err := v.s.openBlock(b, to.Type)
@@ -223,8 +228,19 @@ func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error
 		if err != nil {
 			return v.s.damage(b, err)
 		}
-		joined.AppendRows(batch, (query.Matcher{}).Select(batch, in.window(), []int32{}))
+		from, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.from)
+		until, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.until)
+		if batch = slice(batch, from, until); joined == nil {
+			joined = batch
+			continue
+		}
+		both := event.NewBatch(to.Type, joined.Len()+batch.Len())
+		both.AppendRows(joined, nil)
+		both.AppendRows(batch, nil)
+		joined = both
 	}
-	to.AppendRows(block.Sort(joined), nil)
+	if joined != nil {
+		to.AppendRows(block.Sort(joined), nil)
+	}
 	return nil
 }

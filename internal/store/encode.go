@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/store/block"
@@ -30,11 +31,17 @@ type encodedPart struct {
 // encodePart makes chunks of a part's events, by type and hour, and blocks where
 // there are many: these need not be rows first. Hours are encoded side by side.
 func (s *Store) encodePart(p *part) encodedPart {
+	rows := make(map[hourOfType]int)
+	latest := make(map[string]int64)
+	for _, m := range p.batches {
+		rows[m.place()] += m.Len()
+		latest[m.Type.Name] = max(latest[m.Type.Name], m.place().hour)
+	}
 	joined := make(map[hourOfType]*event.Batch)
 	for _, m := range p.batches {
 		at := m.place()
 		if joined[at] == nil {
-			joined[at] = event.NewBatch(m.Type, 0)
+			joined[at] = event.NewBatch(m.Type, rows[at])
 		}
 		joined[at].AppendRows(m.Batch, nil)
 	}
@@ -47,7 +54,7 @@ func (s *Store) encodePart(p *part) encodedPart {
 	for i, at := range places {
 		slots <- struct{}{}
 		group.Go(func() {
-			ofPlace[i] = s.encodeHour(at, joined[at])
+			ofPlace[i] = s.encodeHour(at, joined[at], at.hour < latest[at.typeName])
 			<-slots
 		})
 	}
@@ -60,10 +67,11 @@ func (s *Store) encodePart(p *part) encodedPart {
 }
 
 // encodeHour makes a chunk or blocks of new events of an hour. Rows that the
-// hour has already are older: they go into the blocks before them.
-func (s *Store) encodeHour(at hourOfType, b *event.Batch) (e encodedPart) {
+// hour has already are older: they go into the blocks before them. Done means
+// that there are events of a later hour.
+func (s *Store) encodeHour(at hourOfType, b *event.Batch, done bool) (e encodedPart) {
 	over := s.isOver(at.hour)
-	if b.Len() >= block.MaxRows || over && b.Len() >= directRows {
+	if b.Len() >= block.MaxRows || over && b.Len() >= directRows || over && done && b.Len() >= doneRows {
 		ready, rest, err := s.encodeDirect(at, b, over)
 		if err == nil {
 			e.sealed = []*sealed{ready}
@@ -92,23 +100,39 @@ func (s *Store) encodeDirect(at hourOfType, b *event.Batch, over bool) (ready *s
 	b = block.Sort(b)
 	var pieces []*event.Batch
 	for from := 0; from < b.Len(); from += block.MaxRows {
-		piece := slice(b, from, min(from+block.MaxRows, b.Len()))
-		if piece.Len() < block.MaxRows && !over {
-			rest = piece
+		until := min(from+block.MaxRows, b.Len())
+		if until-from < block.MaxRows && !over {
+			rest = cloneRows(b, from, until)
 			break
 		}
-		pieces = append(pieces, piece)
+		pieces = append(pieces, slice(b, from, until))
 	}
 	return ready, rest, s.encodeSealed(ready, pieces...)
 }
 
-// slice returns a copy of some rows, or the batch itself if that is all of it.
+// slice returns some rows of a batch, in its memory; only for reading.
 func slice(b *event.Batch, from, until int) *event.Batch {
-	if from == 0 && until == b.Len() {
-		return b
+	piece := &event.Batch{Type: b.Type, Columns: make([]event.Vector, len(b.Columns))}
+	for i, v := range b.Columns {
+		part := event.Vector{Dict: v.Dict}
+		if v.Ints != nil {
+			part.Ints = v.Ints[from:until]
+		}
+		if v.Valid != nil {
+			part.Valid = v.Valid[from:until]
+		}
+		if v.Codes != nil {
+			part.Codes = v.Codes[from:until]
+		}
+		piece.Columns[i] = part
 	}
+	return piece
+}
+
+// cloneRows returns a copy of some rows, with no other texts than theirs.
+func cloneRows(b *event.Batch, from, until int) *event.Batch {
 	piece := event.NewBatch(b.Type, until-from)
-	piece.AppendRows(b, allRows(b.Len())[from:until])
+	piece.AppendRows(slice(b, from, until), nil)
 	return piece
 }
 
@@ -124,12 +148,12 @@ func (s *Store) encodeBatch(chunks []encodedChunk, b *event.Batch, hour int64) [
 	}
 	if len(times) == 1 {
 		s.log.Error("cannot store an event of more than 32 MiB", "type", b.Type.Name)
-		s.Lost(b.Type.Name, placeWriteFailed, 1)
+		s.Lost(b.Type.Name, placeWriteFailed, time.Time{}, 1)
 		return chunks
 	}
 	half := len(times) / 2
-	chunks = s.encodeBatch(chunks, slice(b, 0, half), hour)
-	return s.encodeBatch(chunks, slice(b, half, len(times)), hour)
+	chunks = s.encodeBatch(chunks, cloneRows(b, 0, half), hour)
+	return s.encodeBatch(chunks, cloneRows(b, half, len(times)), hour)
 }
 
 func rowsByHour(b *event.Batch) map[int64][]int32 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -114,7 +115,7 @@ func testFullDisk(t *testing.T, path, reason string, fill func() (lift func())) 
 	const parts, size = 5, 20_000
 	for part := range int64(parts) {
 		s.Append(many(1000+part*size, size))
-		s.Lost("flow", "map_full", 1)
+		s.Lost("flow", "map_full", time.Time{}, 1)
 		if err := s.Flush(); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Fatalf("flush %d: %v", part, err)
 		}

@@ -55,6 +55,9 @@ func (s *Store) flush(mode flushMode) error {
 	for _, c := range encoded.chunks {
 		s.written[hourOfType{c.typeName, c.hour}] = now
 	}
+	for _, ready := range encoded.sealed {
+		s.sealedAt[hourOfType{ready.typeName, dayOf(ready.hour)}] = now
+	}
 	wakeUp(s.filled)
 	s.run, s.lastFlush, s.lastError, s.errorSince = r, now, nil, time.Time{}
 	return nil

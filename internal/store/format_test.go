@@ -33,7 +33,7 @@ func fillFixture(t *testing.T, path string) {
 	flush(t, s)
 	s.Append(drop(minute(190), 101))
 	s.Append(flow(minute(7), 40)) // late
-	s.Lost("flow", "map_full", 3)
+	s.Lost("flow", "map_full", time.Time{}, 3)
 	c.set(minute(200))
 	retain(t, s)
 	if err := s.SetRecorded([]string{"flow"}); err != nil {

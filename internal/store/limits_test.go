@@ -221,8 +221,8 @@ func TestDaysAreJoined(t *testing.T) {
 	if err := s.Seal(context.Background(), false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if blocks, segments := blocksOf(t, s, "flow"); segments != 4 || blocks != 4 {
-		t.Errorf("%d blocks in %d segments, want one for each of 4 days", blocks, segments)
+	if blocks, segments := blocksOf(t, s, "flow"); segments != 6 || blocks != 6 {
+		t.Errorf("%d blocks in %d segments, want one for each of 3 days, and 3 hours", blocks, segments)
 	}
 	c.set(begin.Add(over))
 	compareAnswers(t, "joined", answers(t, s, 3, over), want)
@@ -240,8 +240,8 @@ func TestDaysAreJoined(t *testing.T) {
 	if err := s.Seal(context.Background(), false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if blocks, segments := blocksOf(t, s, "flow"); segments != 4 || blocks != 4 {
-		t.Errorf("%d blocks in %d segments with the late event, want 4", blocks, segments)
+	if blocks, segments := blocksOf(t, s, "flow"); segments != 7 || blocks != 7 {
+		t.Errorf("%d blocks in %d segments with the late event, want 7", blocks, segments)
 	}
 	c.set(begin.Add(200 * time.Hour))
 	compareAnswers(t, "with a late event", answers(t, s, 4, over), want)

@@ -37,7 +37,11 @@ func putLosses(tx *bbolt.Tx, p *part, now time.Time) error {
 
 // lossSpan is in order even if the clock was set back meanwhile.
 func lossSpan(p *part, now time.Time) (from, until int64) {
-	a, b := p.since.UnixNano(), now.UnixNano()
+	since := p.since
+	if !p.lostAt.IsZero() && p.lostAt.Before(since) {
+		since = p.lostAt
+	}
+	a, b := since.UnixNano(), now.UnixNano()
 	return min(a, b), max(a, b)
 }
 

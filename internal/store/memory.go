@@ -19,6 +19,8 @@ const (
 	// directRows events of an hour that is over become a block at once. Fewer
 	// are rows first, which make a larger block together.
 	directRows = block.MaxRows / 4
+	// doneRows are enough if there are events of a later hour already.
+	doneRows = 1024
 	// maxPendingRows bounds the memory while the file cannot be written: so
 	// many connections take about 250 MB. What comes after them is lost.
 	maxPendingRows = 1 << 20
@@ -36,6 +38,7 @@ type part struct {
 	batches []memoryBatch
 	rows    int64
 	lost    map[lossKey]int64
+	lostAt  time.Time // the first of these may have been lost so early; zero: after since
 }
 
 func newPart(number uint64, since time.Time) *part {
@@ -51,8 +54,9 @@ func (p *part) join(next *part) *part {
 	joined := &part{
 		number: next.number, since: p.since,
 		batches: slices.Concat(p.batches, next.batches),
-		rows:    p.rows + next.rows, lost: maps.Clone(p.lost),
+		rows:    p.rows + next.rows, lost: maps.Clone(p.lost), lostAt: p.lostAt,
 	}
+	joined.lostBy(next.lostAt)
 	for k, n := range next.lost {
 		joined.lost[k] += n
 	}
@@ -67,16 +71,16 @@ func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
 	rows, latest := make(map[hourOfType]int), make(map[string]int64)
 	for _, m := range p.batches {
 		rows[m.place()] += m.Len()
-		latest[m.Type.Name] = m.place().hour
+		latest[m.Type.Name] = max(latest[m.Type.Name], m.place().hour)
 	}
 	room := make(map[hourOfType]int) // in blocks that will be full
 	for at, n := range rows {
-		if room[at] = n - n%block.MaxRows; n >= directRows && latest[at.typeName] != at.hour && isOver(at.hour) {
+		if room[at] = n - n%block.MaxRows; n >= doneRows && at.hour < latest[at.typeName] && isOver(at.hour) {
 			room[at] = n
 		}
 	}
 	taken, left = newPart(p.number, p.since), newPart(p.number+1, p.since)
-	taken.lost = p.lost
+	taken.lost, taken.lostAt = p.lost, p.lostAt
 	for _, m := range p.batches {
 		to, at := taken, m.place()
 		if room[at] -= m.Len(); room[at] < 0 {
@@ -89,6 +93,13 @@ func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
 		return p, newPart(p.number+1, p.since)
 	}
 	return taken, left
+}
+
+// lostBy notes when something that is reported now may have been lost.
+func (p *part) lostBy(since time.Time) {
+	if !since.IsZero() && (p.lostAt.IsZero() || since.Before(p.lostAt)) {
+		p.lostAt = since
+	}
 }
 
 // copy returns a part that later changes to p leave alone.
@@ -186,13 +197,16 @@ func (s *Store) AppendWait(ctx context.Context, b *event.Batch) error {
 
 // Lost counts events of a type that were lost now, at a place such as
 // "ring_buffer_full". The next flush keeps it in the file.
-func (s *Store) Lost(typeName, place string, n int64) {
+//
+// The events were lost after since; the zero time stands for the last flush.
+func (s *Store) Lost(typeName, place string, since time.Time, n int64) {
 	if n <= 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lose(lossKey{typeName, place}, n)
+	s.pending.lostBy(since)
 }
 
 // lose needs mu.

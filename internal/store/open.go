@@ -14,6 +14,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 	"github.com/srodi/ebpf-server/migrations"
 )
 
@@ -48,6 +49,9 @@ var allBuckets = [][][]byte{
 	{bucketSegments}, {bucketBlocks}, {bucketIndexes}, {bucketRollups}, {bucketDays}, {bucketPins},
 }
 
+// maxEncoders are kept for the next blocks; each takes some MB.
+const maxEncoders = 2
+
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = time.Second
 
@@ -69,8 +73,8 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
 		types: make(map[string]*event.Type),
-		wake:  make(chan struct{}, 1), filled: make(chan struct{}, 1), stop: make(chan struct{}),
-		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time),
+		wake:  make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
+		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
 	s.SetLimits(Limits{MaxAge: o.Retention, MaxSize: o.MaxSize, MaxTotal: o.MaxTotal})
 	if err := s.open(); err != nil {

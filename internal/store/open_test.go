@@ -205,7 +205,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			start(t, s, "flow")
 			s.Append(flow(begin, 1))
 			s.Append(drop(begin.Add(2*time.Hour), 1))
-			s.Lost("flow", "map_full", 1)
+			s.Lost("flow", "map_full", time.Time{}, 1)
 			closeTest(t, s)
 			changeFile(t, path, damage)
 			s, err := Open(Options{Path: path, Types: testTypes, ReadOnly: true})

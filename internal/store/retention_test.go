@@ -39,7 +39,7 @@ func TestRetention(t *testing.T) {
 		s.Append(flow(minute(int(i)*30), i))
 		s.Append(drop(minute(int(i)*30), i))
 	}
-	s.Lost("flow", "map_full", 1)
+	s.Lost("flow", "map_full", time.Time{}, 1)
 	c.set(minute(1))
 	flush(t, s)
 	c.set(minute(345)) // 5:45: what is older than 2:45 goes

@@ -51,8 +51,10 @@ func formOf(t *event.Type) uint32 {
 // encodeRollup makes the sections of what an aggregator has counted.
 func (c *codec) encodeRollup(t *event.Type, a *query.Aggregator) rollup {
 	r := rollup{keyForm: binary.BigEndian.AppendUint32(nil, formOf(t))}
+	var section []byte
 	for _, name := range query.RollupSections(t) {
-		r[sectionKey(name)] = c.encoder.EncodeAll(a.AppendSection(nil, name), nil)
+		section = a.AppendSection(section[:0], name)
+		r[sectionKey(name)] = c.encoder.EncodeAll(section, nil)
 	}
 	return r
 }

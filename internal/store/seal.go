@@ -28,6 +28,9 @@ const defaultSealAfter = time.Minute
 // indexedColumns are those that people look for single values of.
 var indexedColumns = []string{"pid", "command", "source_ip", "destination_ip"}
 
+// usualRowBytes is about what an event takes in a block.
+const usualRowBytes = 26
+
 // hourOfType is where rows are.
 type hourOfType struct {
 	typeName string
@@ -65,7 +68,7 @@ func (s *Store) Seal(ctx context.Context, all bool, progress func(done, total in
 	if err := s.seal(ctx, all, progress); err != nil {
 		return err
 	}
-	return s.finishDays(ctx)
+	return s.finishDays(ctx, true)
 }
 
 // seal goes on after an hour that cannot be sealed.
@@ -148,6 +151,7 @@ func (s *Store) sealHour(ctx context.Context, at hourOfType, all bool) error {
 		}
 		s.mu.Lock()
 		delete(s.written, at)
+		s.sealedAt[hourOfType{at.typeName, dayOf(at.hour)}] = s.now()
 		s.mu.Unlock()
 	}
 	return nil
@@ -228,12 +232,21 @@ func (s *Store) encodeSealed(to *sealed, pieces ...*event.Batch) (err error) {
 	return err
 }
 
-// encoder returns an encoder, to be put back into encoders.
+// encoder returns an encoder, which has large buffers and is to be released.
 func (s *Store) encoder() (*block.Encoder, error) {
-	if e, ok := s.encoders.Get().(*block.Encoder); ok {
+	select {
+	case e := <-s.encoders:
 		return e, nil
+	default:
+		return block.NewEncoder()
 	}
-	return block.NewEncoder()
+}
+
+func (s *Store) release(e *block.Encoder) {
+	select {
+	case s.encoders <- e:
+	default:
+	}
 }
 
 // encodeBlocks halves sorted events until each piece fits into a block.
@@ -242,10 +255,10 @@ func (s *Store) encodeBlocks(blocks []encodedBlock, b *event.Batch) ([]encodedBl
 	if err != nil {
 		return blocks, err
 	}
-	defer s.encoders.Put(encoder)
+	defer s.release(encoder)
 	times := b.Columns[event.Time].Ints
 	encoded := encodedBlock{rows: int64(len(times)), min: times[0], max: times[len(times)-1]}
-	if encoded.block, err = encoder.Append(nil, b); err == nil {
+	if encoded.block, err = encoder.Append(make([]byte, 0, len(times)*usualRowBytes), b); err == nil {
 		encoded.index, err = encoder.AppendIndex(nil, b, indexedColumns...)
 	}
 	switch {

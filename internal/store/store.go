@@ -26,6 +26,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 var (
@@ -78,7 +79,7 @@ type Store struct {
 	// maintaining is held while rows become blocks, days are joined or old events
 	// are removed. It comes before writing.
 	maintaining sync.Mutex
-	encoders    sync.Pool // of *block.Encoder
+	encoders    chan *block.Encoder // those not in use
 	limits      atomic.Pointer[Limits]
 
 	// By blockID: what was read since Open. Damaged ones have their span.
@@ -101,6 +102,7 @@ type Store struct {
 	appended   map[string]int64         // by type, since Open
 	lost       map[lossKey]int64        // since Open
 	written    map[hourOfType]time.Time // when rows were last written to an hour, if it is not sealed since
+	sealedAt   map[hourOfType]time.Time // when blocks last came to a day, by its first hour, if lately
 	closed     bool
 }
 
@@ -171,7 +173,7 @@ func (s *Store) maintain(ctx context.Context) {
 			}
 		}
 		text := ""
-		if err := errors.Join(s.seal(ctx, false, nil), s.finishDays(ctx)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.seal(ctx, false, nil), s.finishDays(ctx, false)); err != nil && ctx.Err() == nil {
 			if text = err.Error(); text != failed { // it will fail again and again
 				s.log.Error("cannot turn rows into blocks", "error", err)
 			}

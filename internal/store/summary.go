@@ -2,12 +2,8 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -142,7 +138,11 @@ func (c *counting) day(v *view, day int64) error {
 	for _, in := range parts {
 		edges := []span{in}
 		if c.rollups {
-			if edges, err = c.addRollups(v, day, in); err != nil {
+			wide, err := c.widen(v, day, in)
+			if err != nil {
+				return err
+			}
+			if edges, err = c.addRollups(v, day, wide); err != nil {
 				return err
 			}
 		}
@@ -156,6 +156,31 @@ func (c *counting) day(v *view, day int64) error {
 		}
 	}
 	return c.run()
+}
+
+// widen returns a span with the parts of the day in which there are no events in
+// blocks, so that a window from the first event on has no edge there.
+func (c *counting) widen(v *view, day int64, in span) (span, error) {
+	first, last := allTime.until, allTime.from
+	segments, err := segmentsIn(v.tx, c.query.Type.Name, day, hoursOfDay)
+	if err != nil {
+		return in, err
+	}
+	for _, g := range segments {
+		r, err := readSegmentRecord(v.tx.Bucket(bucketSegments).Bucket([]byte(c.query.Type.Name)).Get(g.key()))
+		if err != nil {
+			return in, err
+		}
+		first, last = min(first, r.min), max(last, r.max)
+	}
+	whole := segment{day, hoursOfDay}.span()
+	if in.from <= first {
+		in.from = whole.from
+	}
+	if in.until > last {
+		in.until = whole.until
+	}
+	return in, nil
 }
 
 // addRollups counts the whole hours of a span from rollups, and returns what
@@ -243,80 +268,4 @@ func (c *counting) addRows(v *view, in span) error {
 		}
 	})
 	return err
-}
-
-// run does the tasks on all processors.
-func (c *counting) run() error {
-	n := min(runtime.GOMAXPROCS(0), maxWorkers, len(c.tasks))
-	if n <= 1 {
-		return c.work(c.workers[0], new(atomic.Int64))
-	}
-	if _, err := c.worker(n - 1); err != nil {
-		return err
-	}
-	var next atomic.Int64
-	var group sync.WaitGroup
-	errs := make([]error, n)
-	for i := range n {
-		group.Go(func() {
-			errs[i] = guard(func() error { return c.work(c.workers[i], &next) })
-		})
-	}
-	group.Wait()
-	return errors.Join(errs...)
-}
-
-func (c *counting) work(w *worker, next *atomic.Int64) error {
-	for {
-		i := int(next.Add(1)) - 1
-		if i >= len(c.tasks) {
-			return nil
-		}
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		if err := c.tasks[i](w); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
-	k, err := s.codec.open(value, s.schemas)
-	if err != nil {
-		return err
-	}
-	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.aggregator.Columns()...))
-	if err != nil {
-		return err
-	}
-	w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
-	return w.aggregator.Add(b, w.sel)
-}
-
-// block reads the columns that are counted only if some events match, and only
-// the pages that they are in if those are few.
-func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error {
-	opened, err := s.openBlock(stored, c.query.Type)
-	if errors.Is(err, errDamaged) {
-		return nil
-	}
-	b, err := opened.Read(c.matcher.Columns())
-	if err == nil {
-		w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
-		switch {
-		case len(w.sel) == 0:
-			return nil
-		case len(w.sel) < opened.Rows()/64:
-			b, err = opened.ReadRows(w.aggregator.Columns(), w.sel)
-			w.sel = allRows(len(w.sel))
-		default:
-			err = opened.Fill(b, w.aggregator.Columns())
-		}
-	}
-	if err != nil {
-		_ = s.damage(stored, err) // it is left out, and the coverage says so
-		return nil
-	}
-	return w.aggregator.Add(b, w.sel)
 }

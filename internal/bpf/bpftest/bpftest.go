@@ -52,7 +52,7 @@ func (r *Recorder) Append(b *event.Batch) {
 }
 
 // Lost implements bpf.Sink.
-func (r *Recorder) Lost(_, place string, n int64) {
+func (r *Recorder) Lost(_, place string, _ time.Time, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lost[place] += n
