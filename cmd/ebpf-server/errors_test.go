@@ -45,7 +45,7 @@ func TestStartErrors(t *testing.T) {
 		{"unknown flag", []string{"--listen", "x"}, 0, []string{"--listen"}},
 		{"open address without a token", []string{"--address", "0.0.0.0:8080"}, 0, []string{"--address", "auth_token_file"}},
 		{"db is a folder", []string{"--db", dir}, 0, []string{dir}},
-		{"db cannot be written", []string{"--db", "/proc/events.db"}, 0, []string{"/proc"}},
+		{"db cannot be written", []string{"--db", "/proc/events.db"}, 0, []string{"/proc/events.db", "choose another path"}},
 		{"db is something else", []string{"--db", write("text.db", strings.Repeat("not a db\n", 1000))}, 0, []string{"text.db"}},
 		{"db in use", []string{"--db", running}, 0, []string{"running.db", "in use"}},
 		{"port in use", []string{"--address", taken.Addr().String(), "--db", db}, 0, []string{taken.Addr().String(), "--address"}},

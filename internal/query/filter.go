@@ -1,9 +1,10 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"maps"
-	"math"
+
 	"net/netip"
 	"slices"
 	"strconv"
@@ -86,7 +87,7 @@ func parseWanted(c event.Column, text string) (w wanted, err error) {
 	switch c.Kind {
 	case event.KindInt:
 		if w.number, err = strconv.ParseInt(text, 10, 64); err != nil {
-			err = fmt.Errorf("is not a whole number between %d and %d", math.MinInt64, math.MaxInt64)
+			err = errors.New("is not a whole number")
 		}
 	case event.KindString:
 		w.text = text

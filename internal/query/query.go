@@ -69,5 +69,6 @@ const (
 	GapCrashed    = "crashed"     // from the last sign of life of a run that did not end cleanly to the next start
 	GapDisabled   = "disabled"    // the program ran without this monitor (switched off, or it failed)
 	GapRetention  = "retention"   // removed by retention
+	GapNotYet     = "not_yet"     // still to come when the question was asked
 	GapDamaged    = "damaged"     // a block of the file is damaged and was skipped
 )

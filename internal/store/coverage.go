@@ -18,7 +18,7 @@ type gap struct {
 }
 
 // coverage tells how far an answer about these types and this window can be
-// trusted. The time to come is in no gap.
+// trusted.
 func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, error) {
 	c := query.Coverage{Until: v.now, Gaps: []query.Gap{}, Lost: map[string]int64{}}
 	runs, err := v.runs()
@@ -57,8 +57,24 @@ func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, er
 		}
 	}
 	c.Gaps = mergeGaps(types, perType, asked)
+	addFuture(&c, w, v.now)
 	c.Complete = len(c.Gaps) == 0 && len(c.Lost) == 0 && !c.Oldest.IsZero()
 	return c, nil
+}
+
+// addFuture adds the part of the window that is still to come.
+func addFuture(c *query.Coverage, w query.Window, now time.Time) {
+	if !w.Until.After(now) && !c.From.After(now) {
+		return
+	}
+	from := now
+	if c.From.After(now) {
+		from = c.From
+	}
+	if c.Until = w.Until.UTC(); w.Until.IsZero() {
+		c.Until = from
+	}
+	c.Gaps = append(c.Gaps, query.Gap{From: from, Until: c.Until, Reason: query.GapNotYet})
 }
 
 // runs returns all runs, oldest first.

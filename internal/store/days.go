@@ -217,7 +217,7 @@ func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error
 		}
 	}
 	slices.SortFunc(blocks, func(a, b storedBlock) int { return int(a.number - b.number) })
-	var joined *event.Batch
+	var pieces []*event.Batch
 	for _, b := range blocks {
 		v.fetch(&b)
 		opened, err := v.s.openBlock(b, to.Type)
@@ -230,17 +230,10 @@ func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error
 		}
 		from, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.from)
 		until, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.until)
-		if batch = slice(batch, from, until); joined == nil {
-			joined = batch
-			continue
-		}
-		both := event.NewBatch(to.Type, joined.Len()+batch.Len())
-		both.AppendRows(joined, nil)
-		both.AppendRows(batch, nil)
-		joined = both
+		pieces = append(pieces, slice(batch, from, until))
 	}
-	if joined != nil {
-		to.AppendRows(block.Sort(joined), nil)
+	if len(pieces) > 0 {
+		to.AppendRows(block.Sort(join(pieces)), nil)
 	}
 	return nil
 }

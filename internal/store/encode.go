@@ -31,21 +31,14 @@ type encodedPart struct {
 // encodePart makes chunks of a part's events, by type and hour, and blocks where
 // there are many: these need not be rows first. Hours are encoded side by side.
 func (s *Store) encodePart(p *part) encodedPart {
-	rows := make(map[hourOfType]int)
+	batches := make(map[hourOfType][]*event.Batch)
 	latest := make(map[string]int64)
 	for _, m := range p.batches {
-		rows[m.place()] += m.Len()
-		latest[m.Type.Name] = max(latest[m.Type.Name], m.place().hour)
-	}
-	joined := make(map[hourOfType]*event.Batch)
-	for _, m := range p.batches {
 		at := m.place()
-		if joined[at] == nil {
-			joined[at] = event.NewBatch(m.Type, rows[at])
-		}
-		joined[at].AppendRows(m.Batch, nil)
+		batches[at] = append(batches[at], m.Batch)
+		latest[at.typeName] = max(latest[at.typeName], at.hour)
 	}
-	places := slices.SortedFunc(maps.Keys(joined), func(a, b hourOfType) int {
+	places := slices.SortedFunc(maps.Keys(batches), func(a, b hourOfType) int {
 		return cmp.Or(cmp.Compare(a.typeName, b.typeName), cmp.Compare(a.hour, b.hour))
 	})
 	ofPlace := make([]encodedPart, len(places))
@@ -54,7 +47,7 @@ func (s *Store) encodePart(p *part) encodedPart {
 	for i, at := range places {
 		slots <- struct{}{}
 		group.Go(func() {
-			ofPlace[i] = s.encodeHour(at, joined[at], at.hour < latest[at.typeName])
+			ofPlace[i] = s.encodeHour(at, join(batches[at]), at.hour < latest[at.typeName])
 			<-slots
 		})
 	}
@@ -64,6 +57,22 @@ func (s *Store) encodePart(p *part) encodedPart {
 		all.chunks, all.sealed = append(all.chunks, of.chunks...), append(all.sealed, of.sealed...)
 	}
 	return all
+}
+
+// join returns the events of batches as one, which may be one of them.
+func join(batches []*event.Batch) *event.Batch {
+	if len(batches) == 1 {
+		return batches[0]
+	}
+	rows := 0
+	for _, b := range batches {
+		rows += b.Len()
+	}
+	joined := event.NewBatch(batches[0].Type, rows)
+	for _, b := range batches {
+		joined.AppendRows(b, nil)
+	}
+	return joined
 }
 
 // encodeHour makes a chunk or blocks of new events of an hour. Rows that the
@@ -94,8 +103,7 @@ func (s *Store) encodeDirect(at hourOfType, b *event.Batch, over bool) (ready *s
 	}
 	ready.partly = false
 	if joined.Len() > 0 {
-		joined.AppendRows(b, nil)
-		b = joined
+		b = join([]*event.Batch{joined, b})
 	}
 	b = block.Sort(b)
 	var pieces []*event.Batch

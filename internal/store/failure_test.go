@@ -209,3 +209,23 @@ func TestFailingClose(t *testing.T) {
 		t.Errorf("gaps are %q", got)
 	}
 }
+
+// Sealing that fails leaves the rows as they are, and is done when there is room.
+func TestSealingOnAFullDisk(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	s := openTest(t, Options{Path: testPath(t)})
+	s.Append(many(0, 10_000))
+	flush(t, s)
+	lift := limitFiles(t, 32<<10)
+	for range 2 {
+		if err := s.Seal(t.Context(), true, nil); err == nil || !strings.Contains(err.Error(), "file too large") {
+			t.Fatalf("Seal: %v", err)
+		}
+	}
+	checkMany(t, s, 10_000)
+	lift()
+	sealAll(t, s)
+	checkMany(t, s, 10_000)
+}

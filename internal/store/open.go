@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -128,7 +129,7 @@ func checkPath(path string, readOnly bool) error {
 		return reason(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("make its folder: %w", reason(err))
+		return fmt.Errorf("make its folder: %w; choose another path", reason(err))
 	}
 	return nil
 }
@@ -161,6 +162,8 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 		return nil, ErrInUse
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
 		return nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):
+		return nil, fmt.Errorf("cannot be made there: %w; choose another path (--db or storage.path)", reason(err))
 	case err != nil:
 		return nil, reason(err)
 	}

@@ -1,14 +1,18 @@
 // Package store keeps events in one bbolt file and answers questions about them.
 //
-// Events are appended to memory and written to the file every flush interval,
-// one chunk for each type and hour. Readers see memory and file as one. Beside
-// the events the file holds what is needed to judge an answer: when
-// the program ran, what it recorded, what was lost and what was removed.
+// Events are appended to memory and written to the file every flush interval as
+// rows: one chunk for each type and hour. Hours that are full or over are
+// sealed: their rows become blocks, which rollups count. Readers see memory,
+// rows and blocks as one. Beside the events the file holds what is needed to
+// judge an answer: when the program ran, what it recorded, what was lost and
+// what was removed.
 //
-// The files here: open and schema (the file and its declarations), chunk and
-// decode (the encoding of events), memory and flush (the way in), view, events
-// and summary (the way out), runs, losses and coverage (how far an answer can
-// be trusted), retention, status and check.
+// The files here: open and schema (the file and its declarations), chunk,
+// encode and decode (rows), memory and flush (the way in), seal, segments,
+// rollups and days (from rows to blocks), view, events, merge and sources
+// (single events), summary and scan (figures), blocks and wanted (reading
+// blocks), runs, losses and coverage (how far an answer can be trusted),
+// retention and pins, storage and status, check, and snapshot.
 package store
 
 import (
