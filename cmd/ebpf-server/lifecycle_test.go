@@ -162,7 +162,9 @@ func TestKill(t *testing.T) {
 	if err := first.command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-first.ended
+	if err := <-first.ended; err == nil {
+		t.Error("the server ended well although it was killed")
+	}
 
 	second := start(t, binary, db, "--config", config)
 	got := second.summary("connections", in(ns))

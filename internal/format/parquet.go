@@ -21,11 +21,10 @@ const rowGroupRows = 65536
 // parquetWriter writes one Parquet file: numbers as INT64, times as timestamps
 // in nanoseconds, everything else as text, absent values as null.
 type parquetWriter struct {
-	out     *parquet.Writer
+	out     *parquet.GenericWriter[any]
 	table   *table
 	columns []int // for each column of the file, that of the table; typeColumn for the type's name
 	rows    []parquet.Row
-	text    []byte
 }
 
 // typeColumn stands for the field "type", which is no column of a type.
@@ -41,7 +40,7 @@ func newParquetWriter(w io.Writer, types []*event.Type) (*parquetWriter, error) 
 		fields[c.Name] = node(i, c)
 	}
 	schema := parquet.NewSchema("events", fields)
-	p := &parquetWriter{table: t, out: parquet.NewWriter(w, schema, parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), parquet.MaxRowsPerRowGroup(rowGroupRows))}
+	p := &parquetWriter{table: t, out: parquet.NewGenericWriter[any](w, schema, parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), parquet.MaxRowsPerRowGroup(rowGroupRows))}
 	for _, path := range schema.Columns() {
 		p.columns = append(p.columns, slices.IndexFunc(t.columns, func(c event.Column) bool { return c.Name == path[0] }))
 	}

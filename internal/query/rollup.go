@@ -255,7 +255,7 @@ var errSection = errors.New("is damaged")
 // readSection reads what AppendSection wrote. Sums are those that the columns
 // have today: a column that was not added up then counts as 0.
 func (a *Aggregator) readSection(name string, data []byte) (*section, error) {
-	r := reader{data: data}
+	r := reader{data: data, all: string(data)}
 	if version := r.byte(); version != sectionVersion {
 		return nil, fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
 	}
@@ -323,7 +323,8 @@ func (r *reader) readCells(c *cells, sums []int) {
 // reader takes numbers and texts from bytes that may be damaged; it never
 // reads beyond their end.
 type reader struct {
-	data []byte
+	data []byte // what is left
+	all  string // the same from the beginning: texts are parts of it
 	bad  bool
 }
 
@@ -369,7 +370,10 @@ func (r *reader) count(bytesEach int) int {
 
 func (r *reader) text() string {
 	n := r.count(1)
-	s := string(r.data[:n])
+	if r.bad {
+		return ""
+	}
+	at := len(r.all) - len(r.data)
 	r.data = r.data[n:]
-	return s
+	return r.all[at : at+n]
 }

@@ -22,20 +22,44 @@ type valueColumn struct {
 	event.Column
 	at     int
 	values []value // by code; code 0 is the absent value
-	known  map[value]uint32
 	codes  []uint32 // the result of the last encode or translate
+
+	// Codes of values, in the one that suits the kind: that of single words is
+	// much the quicker.
+	texts   map[string]uint32
+	numbers map[int64]uint32
+	ids     map[value]uint32
 }
 
 func newValueColumn(at int, c event.Column) *valueColumn {
-	return &valueColumn{Column: c, at: at, values: make([]value, 1), known: make(map[value]uint32)}
+	v := &valueColumn{Column: c, at: at, values: make([]value, 1)}
+	switch c.Kind {
+	case event.KindInt:
+		v.numbers = make(map[int64]uint32)
+	case event.KindID:
+		v.ids = make(map[value]uint32)
+	default:
+		v.texts = make(map[string]uint32)
+	}
+	return v
 }
 
 func (c *valueColumn) code(v value) uint32 {
-	code, known := c.known[v]
-	if !known {
+	switch c.Kind {
+	case event.KindInt:
+		return codeIn(c, c.numbers, v.number, v)
+	case event.KindID:
+		return codeIn(c, c.ids, v, v)
+	}
+	return codeIn(c, c.texts, v.text, v)
+}
+
+func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) uint32 {
+	code, ok := known[key]
+	if !ok {
 		code = uint32(len(c.values))
 		c.values = append(c.values, v)
-		c.known[v] = code
+		known[key] = code
 	}
 	return code
 }

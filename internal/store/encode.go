@@ -59,11 +59,9 @@ func (s *Store) encodePart(p *part) encodedPart {
 	return all
 }
 
-// join returns the events of batches as one, which may be one of them.
+// join returns a copy of the events of batches as one, with no other texts than
+// theirs.
 func join(batches []*event.Batch) *event.Batch {
-	if len(batches) == 1 {
-		return batches[0]
-	}
 	rows := 0
 	for _, b := range batches {
 		rows += b.Len()

@@ -180,13 +180,16 @@ func (s *Store) AppendWait(ctx context.Context, b *event.Batch) error {
 	}
 	s.mu.Lock()
 	pending, closed := s.pending.rows, s.closed
+	if s.flushing != nil {
+		pending += s.flushing.rows
+	}
 	s.mu.Unlock()
 	switch {
 	case s.options.ReadOnly:
 		return ErrReadOnly
 	case closed:
 		return ErrClosed
-	case pending > bulkRows:
+	case pending > bulkRows: // waits for a flush that goes on, too
 		if err := s.flush(flushFull); err != nil {
 			return err
 		}

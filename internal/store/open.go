@@ -50,6 +50,10 @@ var allBuckets = [][][]byte{
 	{bucketSegments}, {bucketBlocks}, {bucketIndexes}, {bucketRollups}, {bucketDays}, {bucketPins},
 }
 
+// growStep is how much the file grows by. bbolt's own 16 MiB are more than a
+// quiet host records in days; each step costs an fsync.
+const growStep = 4 << 20
+
 // maxEncoders are kept for the next blocks; each takes some MB.
 const maxEncoders = 2
 
@@ -155,6 +159,9 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistMapType,
 		})
+		if err == nil {
+			db.AllocSize = growStep
+		}
 		return err
 	})
 	switch {

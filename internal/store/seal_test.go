@@ -113,7 +113,7 @@ func answers(t *testing.T, s *Store, seed uint64, over time.Duration) (list []st
 		q := query.Events{Types: testTypes[r.IntN(2):], Window: randomWindow(r, over), Filters: randomFilters(r), Ascending: r.IntN(2) == 0, Limit: []int{0, 1, 7, 100}[r.IntN(4)]}
 		text := fmt.Sprint(q.Window, q.Filters, q.Ascending, q.Limit)
 		for pages := 0; pages < 4; pages++ {
-			rows, p := []string{}, query.Page{}
+			rows := []string{}
 			p, err := s.Events(context.Background(), q, func(row event.Row) error {
 				rows = append(rows, string(row.AppendJSON(nil)))
 				return nil

@@ -92,6 +92,7 @@ func copyCompact(ctx context.Context, src *bbolt.DB, to string, progress func(do
 	if err != nil {
 		return reason(err)
 	}
+	dst.AllocSize = growStep
 	defer func() { err = errors.Join(err, dst.Sync(), dst.Close()) }()
 	copied := make(chan error, 1)
 	go func() { copied <- guard(func() error { return bbolt.Compact(dst, src, compactStep) }) }()

@@ -31,7 +31,8 @@ func (w *fileWriter) start(dst []byte, t *event.Type, rows int) {
 	if w.thrift == nil {
 		w.thrift = thrift.NewEncoder(new(thrift.CompactProtocol).NewWriter(w))
 	}
-	w.begin, w.out = len(dst), append(dst, magic...)
+	w.begin = len(dst)
+	w.out = append(dst, magic...) //nolint:gocritic // dst is the caller's and is handed back longer
 	f := &w.footer
 	columns := int32(1 + len(t.Columns))
 	f.Version = 2
@@ -125,8 +126,8 @@ func (w *fileWriter) finish() ([]byte, error) {
 		return w.out[:w.begin], fmt.Errorf("encode block: write footer: %w", err)
 	}
 	w.out = binary.LittleEndian.AppendUint32(w.out, uint32(len(w.out)-begin))
-	out := append(w.out, magic...)
-	w.out = nil // it is the caller's
+	out := append(w.out, magic...) //nolint:gocritic // it is the caller's from here on
+	w.out = nil
 	return out, nil
 }
 

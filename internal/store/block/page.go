@@ -51,14 +51,22 @@ func nextPage(data []byte) (p page, rest []byte, err error) {
 	if r.err != nil {
 		return p, nil, fmt.Errorf("read page header: %w", r.err)
 	}
-	if packed < 0 || packed > int64(len(r.data)) || levels < 0 || levels > packed || size < levels || size > maxPage {
-		return p, nil, fmt.Errorf("page header makes no sense: %d bytes, %d decompressed, %d of levels", packed, size, levels)
-	}
-	if p.rows < 0 || p.rows > MaxRows || p.nulls < 0 || p.nulls > p.rows {
-		return p, nil, fmt.Errorf("page header makes no sense: %d rows, %d of them empty", p.rows, p.nulls)
+	if err := p.check(size, packed, levels, int64(len(r.data))); err != nil {
+		return p, nil, err
 	}
 	p.levels, p.body, p.size = r.data[:levels], r.data[levels:packed], int(size-levels)
 	return p, r.data[packed:], nil
+}
+
+// check compares what a header says with itself and with the bytes that are left.
+func (p *page) check(size, packed, levels, left int64) error {
+	if packed < 0 || packed > left || levels < 0 || levels > packed || size < levels || size > maxPage {
+		return fmt.Errorf("page header makes no sense: %d bytes, %d decompressed, %d of levels", packed, size, levels)
+	}
+	if p.rows < 0 || p.rows > MaxRows || p.nulls < 0 || p.nulls > p.rows {
+		return fmt.Errorf("page header makes no sense: %d rows, %d of them empty", p.rows, p.nulls)
+	}
+	return nil
 }
 
 func (p *page) readDictionaryHeader(r *compact) {

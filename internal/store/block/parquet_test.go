@@ -3,6 +3,7 @@ package block_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func TestOtherReaders(t *testing.T) {
 			defer reader.Close()
 			rows := make([]exported, b.Len()+1)
 			n, err := reader.Read(rows)
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 			got := make([]string, n)
