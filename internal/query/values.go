@@ -21,7 +21,7 @@ type value struct {
 type valueColumn struct {
 	event.Column
 	at     int
-	values []value // by code; code 0 is the absent value
+	values []value  // by code; code 0 is the absent value
 	codes  []uint32 // the result of the last encode or translate
 
 	// Codes of values, in the one that suits the kind: that of single words is
