@@ -128,15 +128,8 @@ func (s *Server) pins(c echo.Context) error {
 //	@Failure		default	{object}	Problem
 //	@Router			/api/storage/pins [post]
 func (s *Server) addPin(c echo.Context) error {
-	p, err := queryParams(c.Request())
+	p, err := bodyParams(c)
 	if err != nil {
-		return err
-	}
-	body, err := readBody(c)
-	if err != nil {
-		return err
-	}
-	if err := p.addBody(body); err != nil {
 		return err
 	}
 	if err := p.only([]string{"since", "until", "note"}); err != nil {

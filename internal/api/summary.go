@@ -72,19 +72,25 @@ func (s *Server) getSummary(t *event.Type) echo.HandlerFunc {
 //	@Router		/api/{collection}/summary [post]
 func (s *Server) postSummary(t *event.Type) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		p, err := queryParams(c.Request())
+		p, err := bodyParams(c)
 		if err != nil {
-			return err
-		}
-		body, err := readBody(c)
-		if err != nil {
-			return err
-		}
-		if err := p.addBody(body); err != nil {
 			return err
 		}
 		return s.summary(c, t, p)
 	}
+}
+
+// bodyParams are those of the query string and of a JSON object in the body.
+func bodyParams(c echo.Context) (params, error) {
+	p, err := queryParams(c.Request())
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.addBody(body)
 }
 
 func readBody(c echo.Context) ([]byte, error) {

@@ -56,8 +56,6 @@ type contents struct {
 	build func(rows []int32) (*event.Batch, error)
 }
 
-func (m *merge) init() { heap.Init(m) }
-
 // add puts a source into the heap that has events between two times.
 func (m *merge) add(src *source, first, last int64) {
 	src.time = max(first, src.in.from)

@@ -17,9 +17,6 @@ import (
 // reportedBad bounds how many bad records an error lists.
 const reportedBad = 10
 
-// flushRows is how many events are written in one transaction.
-const flushRows = 65536
-
 // Import is events on their way into a db file.
 type Import struct {
 	Store   *store.Store
@@ -51,16 +48,9 @@ func (im *Import) File(ctx context.Context, file *os.File) (Result, error) {
 		}
 	}
 	var r Result
-	unwritten := 0
 	take := func(b *event.Batch) error {
 		r.Events += int64(b.Len())
-		unwritten += b.Len()
-		im.Store.Append(b)
-		if unwritten < flushRows {
-			return nil
-		}
-		unwritten = 0
-		return im.Store.Flush()
+		return im.Store.AppendWait(ctx, b)
 	}
 	err = im.read(ctx, file, info.Size(), 2, take, func(*format.BadRecord) error {
 		r.Skipped++

@@ -30,6 +30,10 @@ type Ingested struct {
 	BytesPerEvent   float64       `json:"bytes_per_event"`
 }
 
+// finisher has something to do when the last events are ingested; it is part of
+// the work that is measured.
+type finisher interface{ Finish() error }
+
 func ingest(j job) (*Ingested, error) {
 	watched := watchMemory()
 	p, err := openPeer(j.Peer, j.Dir)
@@ -47,6 +51,9 @@ func ingest(j job) (*Ingested, error) {
 			break
 		}
 		err = p.Ingest(batches)
+	}
+	if f, ok := p.(finisher); ok && err == nil {
+		err = f.Finish()
 	}
 	if err == nil {
 		last := settle(quietAfter)

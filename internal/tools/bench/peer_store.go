@@ -41,9 +41,20 @@ func (p *storePeer) Ingest(batches []*event.Batch) error {
 	}
 	for _, b := range batches {
 		p.ingested += int64(b.Len())
-		p.Append(b)
+		if err := p.AppendWait(context.Background(), b); err != nil {
+			return err
+		}
 	}
-	return p.Flush()
+	return nil
+}
+
+// Finish seals all hours, which the store does by itself after a
+// minute of quiet.
+func (p *storePeer) Finish() error {
+	if err := p.Flush(); err != nil {
+		return err
+	}
+	return p.Seal(context.Background(), true, nil)
 }
 
 func (p *storePeer) Summary(q question) ([]string, error) {
