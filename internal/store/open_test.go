@@ -90,6 +90,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 	if err := errors.Join(os.Chmod(path, 0o400), os.Chmod(folder, 0o555), os.Chmod(filepath.Dir(folder), 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	defer os.Chmod(folder, 0o755) //nolint:errcheck // so that an ordinary user can remove it
 	tried := make(chan struct{})
 	go func() {
 		defer close(tried)
