@@ -196,8 +196,11 @@ func (s *server) decode(response *http.Response, answer any) {
 
 type coverage struct {
 	Complete bool
-	Gaps     []struct{ Reason string }
-	Lost     map[string]int64
+	Gaps     []struct {
+		Reason string
+		From   time.Time
+	}
+	Lost map[string]int64
 }
 
 type events struct {

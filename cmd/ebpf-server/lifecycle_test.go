@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -198,5 +199,59 @@ func TestLossIsToldForItsTime(t *testing.T) {
 	// Drops of other traffic on this machine may be among the lost.
 	if during.Coverage.Complete || lost == 0 || recorded+lost < n {
 		t.Errorf("%d recorded and %d lost of %d; coverage of that time %+v", recorded, lost, n, during.Coverage)
+	}
+}
+
+// What happens while the program stops is recorded, or lies in a gap.
+func TestStopTellsWhatItMissed(t *testing.T) {
+	db, binary := filepath.Join(t.TempDir(), "events.db"), filepath.Join(built, "ebpf-server")
+	first := start(t, binary, db)
+	ns := bpftest.NewNetNS(t, "stop")
+	made := map[string]time.Time{} // when each was there, by the client's port
+	var stopped atomic.Bool
+	connecting := make(chan struct{})
+	go func() {
+		defer close(connecting)
+		ns.Do(t, func() {
+			l, err := net.Listen("tcp4", "127.0.0.1:7001")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer l.Close()
+			for !stopped.Load() {
+				c, err := net.Dial("tcp4", "127.0.0.1:7001")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+				made[port] = time.Now()
+				if served, err := l.Accept(); err == nil {
+					served.Close()
+				}
+				c.Close()
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}()
+	time.Sleep(500 * time.Millisecond)
+	first.stop()
+	stopped.Store(true)
+	<-connecting
+
+	second := start(t, binary, db)
+	page := second.events(in(ns, "type", "connection", "state", "established", "direction", "outbound", "limit", "10000"))
+	recorded := map[string]bool{}
+	for _, e := range page.Events {
+		recorded[strconv.Itoa(int(e["source_port"].(float64)))] = true
+	}
+	if len(page.Coverage.Gaps) == 0 || len(recorded) == 0 || len(recorded) == len(made) {
+		t.Fatalf("%d of %d connections recorded, gaps %v: the test did not meet the stop", len(recorded), len(made), page.Coverage.Gaps)
+	}
+	for port, at := range made {
+		if !recorded[port] && at.Before(page.Coverage.Gaps[0].From) {
+			t.Errorf("a connection %v before the first gap is not recorded", page.Coverage.Gaps[0].From.Sub(at))
+		}
 	}
 }
