@@ -230,7 +230,6 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
 	const void *head, *network, *data;
 
 	if (is_spent_fin(skb, reason) || is_spent_ack(skb, (u64)location, reason)) {
-		count(COUNTER_SEEN);
 		count(COUNTER_FILTERED);
 		return 0;
 	}

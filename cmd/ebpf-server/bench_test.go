@@ -117,7 +117,7 @@ func BenchmarkConnections(b *testing.B) {
 func BenchmarkRingBufferToFile(b *testing.B) {
 	s := benchServer(b)
 	ns := bpftest.NewNetNS(b, "bench")
-	const n = 100_000 // of 128 bytes each: fits in the ring buffer of 16 MiB
+	const n = 100_000 // of 104 bytes each: fits in the ring buffer of 16 MiB
 	pid := s.command.Process.Pid
 	for b.Loop() {
 		before, _ := s.storedEvents()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 )
 
@@ -19,8 +21,8 @@ running server.`,
 			if err := s.Check(progressOf("checking")); err != nil {
 				return err
 			}
-			cmd.Printf("%s: no faults\n", db)
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults\n", db)
+			return err
 		})
 	c.Flags().StringVar(&db, "db", "", "db `file` to check")
 	_ = c.MarkFlagRequired("db") // fails only for a flag that is not there

@@ -33,8 +33,7 @@ of --output, or what the file's name ends in, or NDJSON.`,
 			defer done()
 			bar := newProgress(-1, "exporting", false)
 			export := func(to io.Writer) error {
-				_, err := transfer.Export(cmd.Context(), source, to, formatOf(name, args), types, func() { _ = bar.Add(1) })
-				return err
+				return transfer.Export(cmd.Context(), source, to, formatOf(name, args), types, func(n int64) { _ = bar.Set64(n) })
 			}
 			if len(args) == 0 {
 				return export(cmd.OutOrStdout())

@@ -35,7 +35,7 @@ same input imported twice is there twice.`,
 				}
 			}()
 			bar := newProgress(-1, "importing", true)
-			im := &transfer.Import{Store: s, Types: daemon.Types(), SkipBad: skipBad, Passed: func(n int64, _ int) { _ = bar.Add64(n) }}
+			im := &transfer.Import{Store: s, Types: daemon.Types(), SkipBad: skipBad, Passed: func(n int64) { _ = bar.Add64(n) }}
 			for _, name := range args {
 				result, err := importOne(cmd, im, name, filepath.Dir(db))
 				if err != nil {

@@ -181,7 +181,7 @@ func TestKill(t *testing.T) {
 func TestLossIsToldForItsTime(t *testing.T) {
 	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
 	ns := bpftest.NewNetNS(t, "loss")
-	const n = 200_000                   // 131,072 fit in the ring buffer
+	const n = 200_000                   // 161,319 fit in the ring buffer
 	time.Sleep(1200 * time.Millisecond) // the counters are read every second
 	if err := s.command.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -36,8 +36,8 @@ be broken off at any moment and started again.`,
 			if err != nil {
 				return err
 			}
-			cmd.Printf("%s: format %d\n", db, storage.Format)
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: format %d\n", db, storage.Format)
+			return err
 		})
 	c.Flags().StringVar(&db, "db", "", "db `file` to migrate")
 	_ = c.MarkFlagRequired("db") // fails only for a flag that is not there

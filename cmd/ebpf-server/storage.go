@@ -143,8 +143,8 @@ place of the old one, or beside it with --to.`,
 					return fmt.Errorf("compact: %w", err)
 				}
 			}
-			cmd.Printf("%s: %s before, %s after\n", db, size(before.Size()), size(after.Size()))
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s before, %s after\n", db, size(before.Size()), size(after.Size()))
+			return err
 		})
 	c.Flags().StringVar(&db, "db", "", "db `file` to compact")
 	c.Flags().StringVar(&to, "to", "", "`file` to write, instead of replacing the old one")

@@ -9,8 +9,7 @@ import (
 // Counters of a monitor. All but the last are kept by its eBPF side, in the
 // order of enum counter in bpf/include/monitor.h.
 const (
-	counterSeen = iota
-	counterRingBufferFull
+	counterRingBufferFull = iota
 	counterMapFull
 	counterFiltered
 	counterSkipped // kept by the kernel, see LostSkipped

@@ -119,12 +119,9 @@ func Types() []*event.Type {
 }
 
 func openStore(c config.Config, log *slog.Logger) (*store.Store, error) {
-	events, err := store.Open(store.Options{Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: Types(), Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	events.SetLimits(limitsOf(c.Retention))
-	return events, nil
+	return store.Open(store.Options{
+		Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: Types(), Limits: limitsOf(c.Retention), Logger: log,
+	})
 }
 
 func limitsOf(r config.Retention) store.Limits {

@@ -2,7 +2,6 @@ package event
 
 import (
 	"net/netip"
-	"slices"
 )
 
 // Vector holds the values of one column of a batch, one entry per row.
@@ -52,15 +51,6 @@ func NewBatch(t *Type, capacity int) *Batch {
 
 // Len returns the number of events.
 func (b *Batch) Len() int { return len(b.Columns[Time].Ints) }
-
-// Reset removes all rows and keeps the memory.
-func (b *Batch) Reset() {
-	for i := range b.Columns {
-		v := &b.Columns[i]
-		v.Ints, v.Valid, v.Codes, v.Dict = v.Ints[:0], v.Valid[:0], v.Codes[:0], v.Dict[:0]
-		clear(v.index)
-	}
-}
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
 func (b *Batch) Append(unixNano int64) {
@@ -148,28 +138,6 @@ func (v *Vector) add(s string) uint32 {
 	return code
 }
 
-// AppendRow adds a copy of one row of another batch of the same type.
-func (b *Batch) AppendRow(from *Batch, row int) {
-	b.Append(from.Columns[Time].Ints[row])
-	for i, c := range b.Type.Columns {
-		src := &from.Columns[i]
-		switch c.Kind {
-		case KindInt:
-			if src.Valid[row] {
-				b.SetInt(i, src.Ints[row])
-			}
-		case KindString, KindIP:
-			if code := src.Codes[row]; code != 0 {
-				b.SetString(i, src.Dict[code-1])
-			}
-		case KindID:
-			if code := src.Codes[row]; code != 0 {
-				b.SetID(i, src.Dict[code-1], src.Ints[row])
-			}
-		}
-	}
-}
-
 // AppendRows adds copies of rows of another batch of the same type, nil for
 // all of them. It goes column by column and is the quick way to join batches.
 func (b *Batch) AppendRows(from *Batch, rows []int32) {
@@ -198,15 +166,6 @@ func gather[T any](dst, src []T, rows []int32) []T {
 		dst = append(dst, src[row])
 	}
 	return dst
-}
-
-// Clone returns a copy that shares nothing with b, at its smallest size.
-func (b *Batch) Clone() *Batch {
-	c := &Batch{Type: b.Type, Columns: make([]Vector, len(b.Columns))}
-	for i, v := range b.Columns {
-		c.Columns[i] = Vector{Ints: slices.Clone(v.Ints), Valid: slices.Clone(v.Valid), Codes: slices.Clone(v.Codes), Dict: slices.Clone(v.Dict)}
-	}
-	return c
 }
 
 // Row is one event of a batch.

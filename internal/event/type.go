@@ -54,7 +54,7 @@ type Column struct {
 	Description string   // one sentence, for people
 	Values      []string // all possible values, where the set is closed
 	Sum         bool     // KindInt only: added up in summaries
-	Distinct    bool     // different values are counted in summaries
+	Distinct    bool     // summaries count its different values by default; rollups tell them apart
 	Example     string   // a value as it is printed, for the API's documentation
 }
 

@@ -1,6 +1,9 @@
 package query
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Storage tells what takes how much room in the file, and how long events are kept.
 type Storage struct {
@@ -54,6 +57,9 @@ type StorageHour struct {
 	Blocks int64     `json:"blocks"`
 	Sealed bool      `json:"sealed"` // no events of it are in rows
 }
+
+// ErrNoPin says that there is no pin of the id that was named.
+var ErrNoPin = errors.New("there is no such pin")
 
 // Pin keeps events in a window from being removed by retention.
 type Pin struct {

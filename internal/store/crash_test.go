@@ -36,7 +36,7 @@ const crashBatch = 50
 func writeUntilKilled(path string) error {
 	started := time.Now()
 	s, err := Open(Options{
-		Path: path, Types: testTypes, FlushInterval: 3 * time.Millisecond, MaxSize: map[string]int64{"drop": 50_000},
+		Path: path, Types: testTypes, FlushInterval: 3 * time.Millisecond, Limits: Limits{MaxSize: map[string]int64{"drop": 50_000}},
 		// All hours and days are over, so that everything is sealed and joined soon.
 		now: func() time.Time { return begin.Add(100*time.Hour + time.Since(started)) }, sealAfter: time.Millisecond,
 	})

@@ -23,7 +23,7 @@ const fixture = "testdata/format-1.bbolt"
 // fillFixture puts one of each thing that a file can hold into a store.
 func fillFixture(t *testing.T, path string) {
 	c := newClock()
-	s := openTest(t, Options{Path: path, now: c.now, Retention: map[string]time.Duration{"drop": time.Hour}})
+	s := openTest(t, Options{Path: path, now: c.now, Limits: Limits{MaxAge: map[string]time.Duration{"drop": time.Hour}}})
 	start(t, s, "flow", "drop")
 	for i := range int64(40) {
 		s.Append(flow(minute(int(i)*5), i))

@@ -81,7 +81,7 @@ func Open(o Options) (*Store, error) {
 		wake:  make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
-	s.SetLimits(Limits{MaxAge: o.Retention, MaxSize: o.MaxSize, MaxTotal: o.MaxTotal})
+	s.SetLimits(o.Limits)
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}

@@ -12,9 +12,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/query"
 )
 
-// ErrNoPin is returned by RemovePin when there is no pin of that id.
-var ErrNoPin = query.ErrNoPin
-
 // pin is the record of a pin.
 type pin struct {
 	Since   time.Time `json:"since"`
@@ -109,7 +106,7 @@ func (s *Store) Pins() ([]query.Pin, error) {
 	return pins, err
 }
 
-// RemovePin removes a pin, or fails with ErrNoPin. What only it kept is not
+// RemovePin removes a pin, or fails with query.ErrNoPin. What only it kept is not
 // shown any more, and removed by the next look for old events.
 func (s *Store) RemovePin(id string) error {
 	if s.options.ReadOnly {
@@ -117,12 +114,12 @@ func (s *Store) RemovePin(id string) error {
 	}
 	number, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return ErrNoPin
+		return query.ErrNoPin
 	}
 	return s.update(func(tx *bbolt.Tx) error {
 		pins := tx.Bucket(bucketPins)
 		if pins.Get(putInt(number)) == nil {
-			return ErrNoPin
+			return query.ErrNoPin
 		}
 		return pins.Delete(putInt(number))
 	})

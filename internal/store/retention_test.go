@@ -32,7 +32,7 @@ func retain(t testing.TB, s *Store) {
 
 func TestRetention(t *testing.T) {
 	path, c := testPath(t), newClock()
-	options := Options{Path: path, now: c.now, Retention: map[string]time.Duration{"flow": 3 * time.Hour}}
+	options := Options{Path: path, now: c.now, Limits: Limits{MaxAge: map[string]time.Duration{"flow": 3 * time.Hour}}}
 	s := openTest(t, options)
 	start(t, s, "flow", "drop")
 	for i := range int64(12) { // every half hour for six hours
@@ -78,7 +78,7 @@ func TestRetention(t *testing.T) {
 
 	// What is gone stays a gap when more is kept from now on.
 	closeTest(t, s)
-	options.Retention = nil
+	options.Limits.MaxAge = nil
 	s = openTest(t, options)
 	if got := describe(coverage(t, s, flows, minutes(60, 300))); got != "60-165 retention" {
 		t.Errorf("gaps without retention are %q", got)
@@ -89,7 +89,7 @@ func TestRetention(t *testing.T) {
 // hidden, and the hour goes when its last event is too old.
 func TestShortRetention(t *testing.T) {
 	c := newClock()
-	s := openTest(t, Options{Path: testPath(t), now: c.now, Retention: map[string]time.Duration{"flow": 10 * time.Minute}})
+	s := openTest(t, Options{Path: testPath(t), now: c.now, Limits: Limits{MaxAge: map[string]time.Duration{"flow": 10 * time.Minute}}})
 	start(t, s, "flow")
 	for i := range int64(4) {
 		s.Append(flow(minute(int(i)*5), i))
@@ -128,7 +128,7 @@ func TestRetentionRunsByItself(t *testing.T) {
 	s.Append(flow(time.Now().Add(-3*time.Hour), 1))
 	s.Append(flow(time.Now(), 2))
 	closeTest(t, s)
-	s = openTest(t, Options{Path: path, FlushInterval: time.Millisecond, Retention: map[string]time.Duration{"flow": time.Hour}})
+	s = openTest(t, Options{Path: path, FlushInterval: time.Millisecond, Limits: Limits{MaxAge: map[string]time.Duration{"flow": time.Hour}}})
 	start(t, s)
 	waitFor(t, func() bool { return typeStatus(s, "flow").Events == 1 })
 }

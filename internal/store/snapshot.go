@@ -48,16 +48,6 @@ func (c contextWriter) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// SnapshotSize returns about how many bytes Snapshot will write; 0 if the file
-// cannot be read.
-func (s *Store) SnapshotSize() (size int64) {
-	_ = s.view(func(v *view) error {
-		size = v.tx.Size()
-		return nil
-	})
-	return size
-}
-
 // compactStep is how much is written in one transaction.
 const compactStep = 16 << 20
 

@@ -50,13 +50,8 @@ type Options struct {
 	// Types may be appended and asked for. Types that only the file knows can
 	// be asked for too.
 	Types []*event.Type
-	// Retention is the greatest age of events, by name of their type; none or
-	// 0 keeps them for ever.
-	Retention map[string]time.Duration
-	// MaxSize is how many bytes a type may take in the file, by its name; none
-	// or 0 is no limit. MaxTotal is that for all types together.
-	MaxSize  map[string]int64
-	MaxTotal int64
+	// Limits say how much is kept; SetLimits changes them.
+	Limits Limits
 	// Logger is told of what goes wrong in the background; default: nobody is.
 	Logger *slog.Logger
 	// ReadOnly is for a copied file: nothing can be appended, and the file is

@@ -318,7 +318,7 @@ func waitFor(t testing.TB, done func() bool) {
 
 func TestStatus(t *testing.T) {
 	path, c := testPath(t), newClock()
-	s := openTest(t, Options{Path: path, now: c.now, Retention: map[string]time.Duration{"drop": time.Hour}})
+	s := openTest(t, Options{Path: path, now: c.now, Limits: Limits{MaxAge: map[string]time.Duration{"drop": time.Hour}}})
 	start(t, s, "flow")
 	s.Append(flow(begin.Add(-2*time.Hour), 1))
 	s.Lost("flow", "map_full", time.Time{}, 2)

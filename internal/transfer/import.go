@@ -21,8 +21,8 @@ const reportedBad = 10
 type Import struct {
 	Store   *store.Store
 	Types   []*event.Type
-	SkipBad bool                        // leave out records that are no events, and count them
-	Passed  func(bytes int64, pass int) // called as the input is read
+	SkipBad bool              // leave out records that are no events, and count them
+	Passed  func(bytes int64) // called as the input is read
 }
 
 // Result says what came of an import.
@@ -52,7 +52,7 @@ func (im *Import) File(ctx context.Context, file *os.File) (Result, error) {
 		r.Events += int64(b.Len())
 		return im.Store.AppendWait(ctx, b)
 	}
-	err = im.read(ctx, file, info.Size(), 2, take, func(*format.BadRecord) error {
+	err = im.read(ctx, file, info.Size(), take, func(*format.BadRecord) error {
 		r.Skipped++
 		return nil
 	})
@@ -66,7 +66,7 @@ func (im *Import) File(ctx context.Context, file *os.File) (Result, error) {
 func (im *Import) check(ctx context.Context, file *os.File, size int64) error {
 	var bad []string
 	n := 0
-	err := im.read(ctx, file, size, 1, func(*event.Batch) error { return nil }, func(b *format.BadRecord) error {
+	err := im.read(ctx, file, size, func(*event.Batch) error { return nil }, func(b *format.BadRecord) error {
 		if n++; n <= reportedBad {
 			bad = append(bad, b.Error())
 		}
@@ -86,7 +86,7 @@ func (im *Import) check(ctx context.Context, file *os.File, size int64) error {
 
 var parquetMagic = []byte("PAR1")
 
-func (im *Import) read(ctx context.Context, file *os.File, size int64, pass int, take func(*event.Batch) error, bad func(*format.BadRecord) error) error {
+func (im *Import) read(ctx context.Context, file *os.File, size int64, take func(*event.Batch) error, bad func(*format.BadRecord) error) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (im *Import) read(ctx context.Context, file *os.File, size int64, pass int,
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	in := &counted{ctx: ctx, file: file, passed: func(n int64) { im.Passed(n, pass) }}
+	in := &counted{ctx: ctx, file: file, passed: im.Passed}
 	if bytes.Equal(begin[:n], parquetMagic) {
 		return format.NewReader(im.Types).Parquet(in, size, take, bad)
 	}

@@ -63,21 +63,25 @@ func (s Server) Events(ctx context.Context, yield func(event.Row) error) error {
 	})
 }
 
-// Export writes the events of a source and returns how many there were. seen is
-// called for each.
-func Export(ctx context.Context, from Source, to io.Writer, name string, types []*event.Type, seen func()) (int64, error) {
+// reportRows is how many events are written before progress is told of them.
+const reportRows = 1024
+
+// Export writes the events of a source. Progress is told how many were written
+// so far.
+func Export(ctx context.Context, from Source, to io.Writer, name string, types []*event.Type, progress func(events int64)) error {
 	w, err := format.NewWriter(to, name, types)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var n int64
 	err = from.Events(ctx, func(row event.Row) error {
-		n++
-		seen()
+		if n++; n%reportRows == 0 {
+			progress(n)
+		}
 		return w.Write(row)
 	})
 	if err != nil {
-		return n, err
+		return err
 	}
-	return n, w.Close()
+	return w.Close()
 }

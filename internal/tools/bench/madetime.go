@@ -131,7 +131,7 @@ func measureRetention(dir string, seed uint64, events int64) (*Retained, error) 
 	for _, t := range stream.Types() {
 		keep[t.Name] = retentionAge
 	}
-	s, err := store.Open(store.Options{Path: filepath.Join(dir, "events.db"), Types: stream.Types(), Retention: keep})
+	s, err := store.Open(store.Options{Path: filepath.Join(dir, "events.db"), Types: stream.Types(), Limits: store.Limits{MaxAge: keep}})
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 var Monitor = &bpf.Monitor{
 	Type:    Type,
 	Enabled: true,
-	Needs:   "Linux 5.8 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
+	Needs:   "Linux 5.12 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
 	Load:    loadConnection,
 	Optional: map[string]string{
 		connectionProgConnect4:       "udp_close",
@@ -49,7 +49,7 @@ var Type = event.MustType(event.Type{
 		{Name: "bytes_sent", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket sent, retransmissions not counted again; on closed. UDP: of all datagrams of the socket.", Example: "512"},
 		{Name: "bytes_received", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket received; on closed. UDP: of all datagrams of the socket.", Example: "20480"},
 		{Name: "retransmits", Kind: event.KindInt, Sum: true, Description: "Segments that were sent again; TCP, on closed.", Example: "0"},
-		{Name: "rtt_us", Kind: event.KindInt, Unit: "us", Description: "Smoothed round trip time at the end; TCP, on closed.", Example: "187"},
+		{Name: "rtt_us", Kind: event.KindInt, Unit: "us", Description: "Smoothed round trip time at the end, if it was measured; TCP, on closed.", Example: "187"},
 		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing"}, Description: "How the owner is known: it connected, it accepted, it listened where nobody accepted, or it held the socket when the monitor started. Absent: not known.", Example: "connect"},
 	},
 })

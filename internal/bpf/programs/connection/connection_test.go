@@ -2,9 +2,11 @@ package connection_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -191,119 +193,6 @@ func v6(text string, port int) *unix.SockaddrInet6 {
 	return &unix.SockaddrInet6{Addr: [16]byte(net.ParseIP(text).To16()), Port: port}
 }
 
-func TestFailedConnects(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "failed")
-	// One SYN more after the first, so that a timeout takes three seconds.
-	ns.Run(t, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1", "net.ipv4.tcp_syn_linear_timeouts=0")
-	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in tcp dport 7010 drop")
-	for _, test := range []struct {
-		name     string
-		kind     int
-		address  unix.Sockaddr
-		errno    unix.Errno
-		ip, port string
-		protocol string
-	}{
-		{"refused", unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), unix.ECONNREFUSED, "127.0.0.1", "7001", "tcp"},
-		{"refused IPv6", unix.SOCK_STREAM, v6("::1", 7002), unix.ECONNREFUSED, "::1", "7002", "tcp"},
-		{"unreachable", unix.SOCK_STREAM, v4(192, 0, 2, 1, 7003), unix.ENETUNREACH, "192.0.2.1", "7003", "tcp"},
-		{"unreachable IPv6", unix.SOCK_STREAM, v6("2001:db8::1", 7004), unix.ENETUNREACH, "2001:db8::1", "7004", "tcp"},
-		{"unreachable UDP", unix.SOCK_DGRAM, v4(192, 0, 2, 1, 7005), unix.ENETUNREACH, "192.0.2.1", "7005", "udp"},
-		{"unreachable UDP over IPv6", unix.SOCK_DGRAM, v6("2001:db8::1", 7006), unix.ENETUNREACH, "2001:db8::1", "7006", "udp"},
-		{"timed out", unix.SOCK_STREAM, v4(127, 0, 0, 1, 7010), unix.ETIMEDOUT, "127.0.0.1", "7010", "tcp"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			ns.Do(t, func() {
-				fd, err := dial(t, test.kind, test.address, false)
-				unix.Close(fd)
-				if !errors.Is(err, test.errno) {
-					t.Errorf("connect: %v, want %v", err, test.errno)
-				}
-			})
-			want := self(t, bpftest.Event{
-				"destination_port": test.port, "destination_ip": test.ip, "protocol": test.protocol, "direction": "outbound", "state": "failed",
-				"return_code": strconv.Itoa(-int(test.errno)), "error": unix.ErrnoName(test.errno), "attribution": "connect",
-			})
-			r.WaitFor(t, ns, 1, want)
-			r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": test.port})
-		})
-	}
-}
-
-func TestNoPortLeft(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "ports")
-	ns.Run(t, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000")
-	ns.Do(t, func() {
-		l, err := net.Listen("tcp4", "127.0.0.1:7001")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer l.Close()
-		first, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
-		defer unix.Close(first)
-		if err != nil {
-			t.Errorf("first connect: %v", err)
-		}
-		second, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
-		defer unix.Close(second)
-		if !errors.Is(err, unix.EADDRNOTAVAIL) {
-			t.Errorf("second connect: %v", err)
-		}
-	})
-	// The socket went to SYN_SENT and back without an sk_err.
-	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "EADDRNOTAVAIL", "destination_port": "7001"}))
-	r.WaitFor(t, ns, 1, bpftest.Event{"state": "failed"})
-}
-
-// A non-blocking connect that fails is told once, although the process is told
-// of the failure by a second connect().
-func TestLateFailureIsToldOnce(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "late")
-	ns.Do(t, func() {
-		address := v4(127, 0, 0, 1, 7001)
-		fd, err := dial(t, unix.SOCK_STREAM, address, true)
-		defer unix.Close(fd)
-		if !errors.Is(err, unix.EINPROGRESS) {
-			t.Errorf("first connect: %v", err)
-		}
-		if err := unix.Connect(fd, address); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("second connect: %v", err)
-		}
-		r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "ECONNREFUSED"}))
-
-		// The third begins a new attempt on the same socket: a new connection.
-		if err := unix.Connect(fd, address); !errors.Is(err, unix.EINPROGRESS) {
-			t.Errorf("third connect: %v", err)
-		}
-	})
-	failed := r.WaitFor(t, ns, 2, self(t, bpftest.Event{"state": "failed", "error": "ECONNREFUSED"}))
-	if failed[0]["connection_id"] == failed[1]["connection_id"] {
-		t.Errorf("two attempts have one id, %s", failed[0]["connection_id"])
-	}
-}
-
-// A connect that the process gives up has no outcome: no return code is made up.
-func TestAbandonedConnect(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "abandoned")
-	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in tcp dport 7010 drop")
-	ns.Do(t, func() {
-		fd, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7010), true)
-		if !errors.Is(err, unix.EINPROGRESS) {
-			t.Errorf("connect: %v", err)
-		}
-		unix.Close(fd)
-	})
-	e := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7010"}))[0]
-	if code, ok := e["return_code"]; ok {
-		t.Errorf("return_code %s", code)
-	}
-}
-
 // What nobody accepted belongs to the process that listens.
 func TestNeverAccepted(t *testing.T) {
 	r := bpftest.Start(t, connection.Monitor)
@@ -329,6 +218,73 @@ func TestNeverAccepted(t *testing.T) {
 	r.WaitFor(t, ns, 1, with(want, "state", "established"))
 	r.WaitFor(t, ns, 1, with(want, "state", "closed"))
 	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"direction": "outbound", "state": "closed", "error": "ECONNRESET", "return_code": "-104"}))
+}
+
+// leave, if set, makes this binary the process of TestListenerThatLeft.
+const leave = "CONNECTION_TEST_LEAVE_LISTENER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(leave) == "" {
+		os.Exit(m.Run())
+	}
+	if err := leaveListener(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// leaveListener listens, hands the socket to a child and ends.
+func leaveListener() error {
+	l, err := net.Listen("tcp4", "127.0.0.1:7001")
+	if err != nil {
+		return err
+	}
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	child := exec.Command("sleep", "60")
+	child.ExtraFiles = []*os.File{file}
+	if err := child.Start(); err != nil {
+		return err
+	}
+	fmt.Println(child.Process.Pid)
+	return nil
+}
+
+// Who listened and has ended owns nothing: that the child has the socket is not
+// known, so nobody is named.
+func TestListenerThatLeft(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "left")
+	parent := ns.Command(os.Args[0])
+	parent.Env = append(os.Environ(), leave+"=1")
+	out, err := parent.Output()
+	if err != nil {
+		t.Fatalf("listen and leave: %v", err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Do(t, func() {
+		c, err := net.Dial("tcp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		if err := syscall.Kill(child, syscall.SIGKILL); err != nil { // resets what waits to be accepted
+			t.Error(err)
+		}
+		_, _ = c.Read(make([]byte, 1))
+	})
+	for _, state := range []string{"established", "closed"} {
+		e := r.WaitFor(t, ns, 1, bpftest.Event{"direction": "inbound", "state": state})[0]
+		if e["pid"] != "" || e["attribution"] != "" {
+			t.Errorf("%s belongs to %s (%s), by %s", state, e["command"], e["pid"], e["attribution"])
+		}
+	}
 }
 
 func TestRetransmits(t *testing.T) {
@@ -413,102 +369,6 @@ func TestBytesWhenTheHostDrops(t *testing.T) {
 	})
 	r.WaitFor(t, ns, 1, bpftest.Event{"direction": "outbound", "state": "closed", "bytes_sent": "110"})
 	r.WaitFor(t, ns, 1, bpftest.Event{"direction": "inbound", "state": "closed", "bytes_received": "110"})
-}
-
-func TestUDP(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	for _, test := range []struct{ name, network, listen, ip string }{
-		{"IPv4", "udp4", "127.0.0.1:0", "127.0.0.1"},
-		{"IPv6", "udp6", "[::1]:0", "::1"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			ns := bpftest.NewNetNS(t, "udp")
-			want := self(t, bpftest.Event{"protocol": "udp", "direction": "outbound", "source_ip": test.ip, "destination_ip": test.ip, "attribution": "connect"})
-			ns.Do(t, func() {
-				server, err := net.ListenPacket(test.network, test.listen)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer server.Close()
-				c, err := net.Dial(test.network, server.LocalAddr().String())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				want["destination_port"], want["source_port"] = port(server.LocalAddr()), port(c.LocalAddr())
-				for range 3 {
-					if _, err := c.Write(make([]byte, 70)); err != nil {
-						t.Error(err)
-					}
-				}
-				if _, err := server.WriteTo(make([]byte, 33), c.LocalAddr()); err != nil {
-					t.Error(err)
-				}
-				if _, err := c.Read(make([]byte, 100)); err != nil {
-					t.Error(err)
-				}
-				c.Close()
-			})
-			established := r.WaitFor(t, ns, 1, with(want, "state", "established"))[0]
-			want["bytes_sent"], want["bytes_received"] = "210", "33"
-			closed := r.WaitFor(t, ns, 1, with(want, "state", "closed"))[0]
-			if established["connection_id"] != closed["connection_id"] {
-				t.Errorf("ids of one connection differ: %s, %s", established["connection_id"], closed["connection_id"])
-			}
-			checkDuration(t, established, closed)
-			if all := r.Events(t, ns); len(all) != 2 {
-				t.Errorf("%d events, want 2: %v", len(all), all)
-			}
-		})
-	}
-}
-
-// Resolvers connect one UDP socket to address after address.
-func TestUDPConnectedAgain(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "again")
-	ns.Do(t, func() {
-		fd, err := dial(t, unix.SOCK_DGRAM, v4(127, 0, 0, 1, 7001), false)
-		if err != nil {
-			t.Error(err)
-		}
-		if err := unix.Connect(fd, v4(127, 0, 0, 2, 7002)); err != nil {
-			t.Error(err)
-		}
-		unix.Close(fd)
-	})
-	ids := map[string]bool{}
-	for _, port := range []string{"7001", "7002"} {
-		established := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "destination_port": port}))[0]
-		r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "closed", "destination_port": port, "connection_id": established["connection_id"]}))
-		ids[established["connection_id"]] = true
-	}
-	if len(ids) != 2 {
-		t.Errorf("ids %v, want two", ids)
-	}
-}
-
-// A connect that fails on a UDP socket that stays connected has its own id.
-func TestUDPFailedAgain(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "udpfail")
-	ns.Do(t, func() {
-		fd, err := dial(t, unix.SOCK_DGRAM, v4(127, 0, 0, 1, 7001), false)
-		if err != nil {
-			t.Error(err)
-		}
-		if err := unix.Connect(fd, v4(203, 0, 113, 1, 7002)); err == nil {
-			t.Error("connected where there is no route")
-		}
-		unix.Close(fd)
-	})
-	first := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "destination_port": "7001"}))[0]
-	failed := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7002"}))[0]
-	closed := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "closed", "destination_port": "7001"}))[0]
-	if first["connection_id"] != closed["connection_id"] || first["connection_id"] == failed["connection_id"] {
-		t.Errorf("ids: established %s, failed %s, closed %s", first["connection_id"], failed["connection_id"], closed["connection_id"])
-	}
 }
 
 // Other sockets than those of TCP and UDP, and files, are none of its business.

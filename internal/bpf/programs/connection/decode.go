@@ -101,7 +101,9 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	}
 	if e.Known&knownTCP != 0 {
 		b.SetInt(columns.retransmits, int64(e.Retransmits))
-		b.SetInt(columns.rtt, int64(e.RttUs))
+		if e.RttUs != 0 { // 0: it was never measured
+			b.SetInt(columns.rtt, int64(e.RttUs))
+		}
 	}
 	return nil
 }

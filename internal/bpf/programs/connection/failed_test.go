@@ -1,0 +1,126 @@
+package connection_test
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+)
+
+func TestFailedConnects(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "failed")
+	// One SYN more after the first, so that a timeout takes three seconds.
+	ns.Run(t, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1", "net.ipv4.tcp_syn_linear_timeouts=0")
+	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in tcp dport 7010 drop")
+	for _, test := range []struct {
+		name     string
+		kind     int
+		address  unix.Sockaddr
+		errno    unix.Errno
+		ip, port string
+		protocol string
+	}{
+		{"refused", unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), unix.ECONNREFUSED, "127.0.0.1", "7001", "tcp"},
+		{"refused IPv6", unix.SOCK_STREAM, v6("::1", 7002), unix.ECONNREFUSED, "::1", "7002", "tcp"},
+		{"unreachable", unix.SOCK_STREAM, v4(192, 0, 2, 1, 7003), unix.ENETUNREACH, "192.0.2.1", "7003", "tcp"},
+		{"unreachable IPv6", unix.SOCK_STREAM, v6("2001:db8::1", 7004), unix.ENETUNREACH, "2001:db8::1", "7004", "tcp"},
+		{"unreachable UDP", unix.SOCK_DGRAM, v4(192, 0, 2, 1, 7005), unix.ENETUNREACH, "192.0.2.1", "7005", "udp"},
+		{"unreachable UDP over IPv6", unix.SOCK_DGRAM, v6("2001:db8::1", 7006), unix.ENETUNREACH, "2001:db8::1", "7006", "udp"},
+		{"timed out", unix.SOCK_STREAM, v4(127, 0, 0, 1, 7010), unix.ETIMEDOUT, "127.0.0.1", "7010", "tcp"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ns.Do(t, func() {
+				fd, err := dial(t, test.kind, test.address, false)
+				unix.Close(fd)
+				if !errors.Is(err, test.errno) {
+					t.Errorf("connect: %v, want %v", err, test.errno)
+				}
+			})
+			want := self(t, bpftest.Event{
+				"destination_port": test.port, "destination_ip": test.ip, "protocol": test.protocol, "direction": "outbound", "state": "failed",
+				"return_code": strconv.Itoa(-int(test.errno)), "error": unix.ErrnoName(test.errno), "attribution": "connect",
+			})
+			r.WaitFor(t, ns, 1, want)
+			r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": test.port})
+		})
+	}
+}
+
+func TestNoPortLeft(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "ports")
+	ns.Run(t, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000")
+	ns.Do(t, func() {
+		l, err := net.Listen("tcp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		first, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
+		defer unix.Close(first)
+		if err != nil {
+			t.Errorf("first connect: %v", err)
+		}
+		second, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
+		defer unix.Close(second)
+		if !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("second connect: %v", err)
+		}
+	})
+	// The socket went to SYN_SENT and back without an sk_err.
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "EADDRNOTAVAIL", "destination_port": "7001"}))
+	r.WaitFor(t, ns, 1, bpftest.Event{"state": "failed"})
+}
+
+// A non-blocking connect that fails is told once, although the process is told
+// of the failure by a second connect().
+func TestLateFailureIsToldOnce(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "late")
+	ns.Do(t, func() {
+		address := v4(127, 0, 0, 1, 7001)
+		fd, err := dial(t, unix.SOCK_STREAM, address, true)
+		defer unix.Close(fd)
+		if !errors.Is(err, unix.EINPROGRESS) {
+			t.Errorf("first connect: %v", err)
+		}
+		if err := unix.Connect(fd, address); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("second connect: %v", err)
+		}
+		r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "ECONNREFUSED"}))
+
+		// The third begins a new attempt on the same socket: a new connection.
+		if err := unix.Connect(fd, address); !errors.Is(err, unix.EINPROGRESS) {
+			t.Errorf("third connect: %v", err)
+		}
+	})
+	failed := r.WaitFor(t, ns, 2, self(t, bpftest.Event{"state": "failed", "error": "ECONNREFUSED"}))
+	if failed[0]["connection_id"] == failed[1]["connection_id"] {
+		t.Errorf("two attempts have one id, %s", failed[0]["connection_id"])
+	}
+}
+
+// A connect that the process gives up has no outcome: no return code is made up.
+func TestAbandonedConnect(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "abandoned")
+	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in tcp dport 7010 drop")
+	ns.Do(t, func() {
+		fd, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7010), true)
+		if !errors.Is(err, unix.EINPROGRESS) {
+			t.Errorf("connect: %v", err)
+		}
+		unix.Close(fd)
+	})
+	e := r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7010"}))[0]
+	if code, ok := e["return_code"]; ok {
+		t.Errorf("return_code %s", code)
+	}
+}
