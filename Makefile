@@ -56,6 +56,7 @@ check: lint deadcode check-generated ## All that CI checks beside the tests: for
 lint: ## Check format and code (golangci-lint, see .golangci.yml)
 	$(TOOL) golangci-lint fmt --diff
 	$(TOOL) golangci-lint run
+	cd internal/tools/bench && CGO_ENABLED=0 go vet ./...
 
 format: ## Format all Go code
 	$(TOOL) golangci-lint fmt

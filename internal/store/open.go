@@ -52,7 +52,7 @@ var allBuckets = [][][]byte{
 
 // growStep is how much the file grows by. bbolt's own 16 MiB are more than a
 // quiet host records in days; each step costs an fsync.
-const growStep = 4 << 20
+const growStep = 1 << 20
 
 // maxEncoders are kept for the next blocks; each takes some MB.
 const maxEncoders = 2
@@ -157,7 +157,7 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistMapType,
+			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType,
 		})
 		if err == nil {
 			db.AllocSize = growStep

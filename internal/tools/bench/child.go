@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime/pprof"
 
 	"github.com/srodi/ebpf-server/internal/tools/bench/stream"
 )
@@ -26,10 +28,11 @@ const (
 )
 
 type job struct {
-	Kind   string
-	Peer   string
-	Dir    string
-	Stream stream.Options
+	Kind    string
+	Peer    string
+	Dir     string
+	Stream  stream.Options
+	Profile string // folder for a profile of the processor's time; none if it is empty
 }
 
 type result struct {
@@ -43,6 +46,13 @@ func runChild() error {
 	var j job
 	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
 		return fmt.Errorf("read job: %w", err)
+	}
+	if j.Profile != "" {
+		stop, err := profile(j)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	var r result
 	var err error
@@ -80,4 +90,19 @@ func inChild(ctx context.Context, j job) (r result, err error) {
 		return r, fmt.Errorf("%s %s: read result: %w", j.Kind, j.Peer, err)
 	}
 	return r, nil
+}
+
+// profile starts to profile a child's use of the processor, for go tool pprof.
+func profile(j job) (stop func(), err error) {
+	f, err := os.Create(filepath.Join(j.Profile, j.Kind+"-"+j.Peer+".pprof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }

@@ -105,6 +105,7 @@ type options struct {
 	dir        string
 	json       bool
 	madeTime   bool
+	profile    string
 }
 
 const span = 7 * 24 * time.Hour
@@ -119,6 +120,7 @@ func parseOptions() (o options, err error) {
 	f.StringVar(&o.dir, "dir", "", "folder for the files, on the disk to be measured (default: the system's for temporary files)")
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
 	f.BoolVar(&o.madeTime, "made-time", true, "also measure the quiet host and retention")
+	f.StringVar(&o.profile, "profile", "", "folder for CPU profiles of each kind of work, one file per peer (go tool pprof)")
 	_ = f.Parse(os.Args[1:]) // ExitOnError
 	o.stream.Span, o.stream.End = span, time.Now().UTC().Truncate(time.Second)
 	if *end != "" {
@@ -150,7 +152,7 @@ func (o options) measure(ctx context.Context) (r *Report, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r = &Report{Events: o.stream.Events, Seed: o.stream.Seed, End: o.stream.End}
 	for _, name := range o.peers {
-		j := job{Peer: name, Dir: filepath.Join(dir, name), Stream: o.stream}
+		j := job{Peer: name, Dir: filepath.Join(dir, name), Stream: o.stream, Profile: o.profile}
 		if name != theStore {
 			j.Stream.Events = min(o.stream.Events, o.peerEvents)
 		}

@@ -30,16 +30,10 @@ type row interface {
 	Values() int
 }
 
-// peers opens each kind of peer in a folder of its own. The store stands first:
-// the others are compared with it.
-var peers = []struct {
+// peerKind is a peer that can be measured.
+type peerKind struct {
 	name string
 	open func(dir string) (peer, error)
-}{
-	{"store", openStore},
-	{"bbolt", openKeyPerEvent},
-	{"sqlite", openSQLite},
-	{"duckdb", openDuckDB},
 }
 
 // Names that the harness itself speaks of.

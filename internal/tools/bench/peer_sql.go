@@ -115,14 +115,14 @@ type tableRow struct {
 	typ     string
 	numbers []sql.NullInt64  // by column
 	texts   []sql.NullString // by column
-	batches map[string]*event.Batch
+	types   map[string]*event.Type
 }
 
 // target returns the row and where Scan has to write, in the order of create.
 func (t *table) target() (*tableRow, []any) {
-	r := &tableRow{table: t, numbers: make([]sql.NullInt64, len(t.columns)), texts: make([]sql.NullString, len(t.columns)), batches: make(map[string]*event.Batch)}
+	r := &tableRow{table: t, numbers: make([]sql.NullInt64, len(t.columns)), texts: make([]sql.NullString, len(t.columns)), types: make(map[string]*event.Type)}
 	for _, declared := range stream.Types() {
-		r.batches[declared.Name] = event.NewBatch(declared, 1)
+		r.types[declared.Name] = declared
 	}
 	to := []any{&r.typ}
 	for i, c := range t.columns {
@@ -151,8 +151,7 @@ func (r *tableRow) Values() int {
 
 // AppendJSON implements row.
 func (r *tableRow) AppendJSON(dst []byte) []byte {
-	b := r.batches[r.typ]
-	b.Reset()
+	b := event.NewBatch(r.types[r.typ], 1)
 	b.Append(r.numbers[0].Int64)
 	for i, place := range r.table.places[r.typ] {
 		switch kind := r.table.columns[i].kind; {

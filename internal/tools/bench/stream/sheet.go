@@ -1,6 +1,10 @@
 package stream
 
-import "github.com/srodi/ebpf-server/internal/event"
+import (
+	"slices"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
 
 // sheet is a batch in the making. It writes the columns directly: a lookup in
 // a map for each value, as Batch.SetString has it, would cost more than all the rest.
@@ -77,11 +81,13 @@ func (s *sheet) id(column int, scope int32, n int64) {
 
 // batch returns the rows as a batch of their own and forgets them.
 func (s *sheet) batch() *event.Batch {
-	part := event.Batch{Type: s.made.Type, Columns: make([]event.Vector, len(s.made.Columns))}
+	b := &event.Batch{Type: s.made.Type, Columns: make([]event.Vector, len(s.made.Columns))}
 	for i, v := range s.made.Columns {
-		part.Columns[i] = event.Vector{Ints: cut(v.Ints, s.rows), Valid: cut(v.Valid, s.rows), Codes: cut(v.Codes, s.rows), Dict: v.Dict}
+		b.Columns[i] = event.Vector{
+			Ints: slices.Clone(cut(v.Ints, s.rows)), Valid: slices.Clone(cut(v.Valid, s.rows)),
+			Codes: slices.Clone(cut(v.Codes, s.rows)), Dict: slices.Clone(v.Dict),
+		}
 	}
-	b := part.Clone()
 	for i := range s.made.Columns {
 		v := &s.made.Columns[i]
 		clear(cut(v.Ints, s.rows))
