@@ -28,7 +28,10 @@ type Aggregator struct {
 	lists     []*groupList   // one for GroupBy, or one for each of Lists
 	series    *groupList     // of one group for each bucket, without keys; or nil
 	first     int64          // number of the series' first bucket, counted from the Unix epoch
-	at        []uint32       // scratch: the group of each row
+
+	at      []uint32 // scratch: the group of each row
+	summed  []int32  // scratch: positions in the selection of the rows that have something to add up
+	addends []int64  // scratch: of each of these, a number for each of sums
 }
 
 // groupList tells events apart by the values of its columns. With one column
@@ -57,7 +60,7 @@ func newAggregator(q Summary) *Aggregator {
 	a := &Aggregator{query: q}
 	a.breakdown = a.column(q.Type.Breakdown)
 	for i, c := range q.Type.Columns {
-		if c.Sum {
+		if c.Sum && (q.Sums == nil || slices.Contains(q.Sums, c.Name)) {
 			a.sums = append(a.sums, i)
 		}
 	}
@@ -131,15 +134,16 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 	for _, c := range a.columns {
 		c.encode(b, sel)
 	}
+	a.gatherAddends(b, sel)
 	a.at = slices.Grow(a.at[:0], len(sel))[:len(sel)]
 	for _, l := range append([]*groupList{a.total}, a.lists...) {
-		a.tally(l, l.place(a.at), b, sel)
+		a.tally(l, l.place(a.at))
 	}
 	if a.series != nil {
 		for i, row := range sel {
 			a.at[i] = uint32(bucketOf(b.Columns[event.Time].Ints[row], int64(a.query.Interval)) - a.first)
 		}
-		a.tally(a.series, a.at, b, sel)
+		a.tally(a.series, a.at)
 	}
 	return a.checkSize()
 }
@@ -202,21 +206,50 @@ func (l *groupList) key(g int) groupKey {
 	return l.keys[g]
 }
 
+// gatherAddends collects what is added up, once for all lists: many events have
+// nothing of it.
+func (a *Aggregator) gatherAddends(b *event.Batch, sel []int32) {
+	a.summed, a.addends = a.summed[:0], a.addends[:0]
+	if len(a.sums) == 0 {
+		return
+	}
+	a.summed = slices.Grow(a.summed, len(sel))
+	a.addends = slices.Grow(a.addends, len(sel)*len(a.sums))
+	for i, row := range sel {
+		any := false
+		for _, column := range a.sums {
+			any = any || b.Columns[column].Valid[row]
+		}
+		if !any {
+			continue
+		}
+		a.summed = append(a.summed, int32(i))
+		for _, column := range a.sums {
+			n := int64(0)
+			if v := &b.Columns[column]; v.Valid[row] {
+				n = v.Ints[row]
+			}
+			a.addends = append(a.addends, n)
+		}
+	}
+}
+
 // tally adds the selected rows to the groups that they belong to.
-func (a *Aggregator) tally(l *groupList, at []uint32, b *event.Batch, sel []int32) {
+func (a *Aggregator) tally(l *groupList, at []uint32) {
 	c := &l.cells
 	c.widen(len(a.breakdown.values))
 	width := uint32(c.width)
+	codes := a.breakdown.codes[:len(at)]
 	for i, g := range at {
 		c.count[g]++
-		c.counts[g*width+a.breakdown.codes[i]]++
+		c.counts[g*width+codes[i]]++
 	}
-	for s, column := range a.sums {
-		v := &b.Columns[column]
-		for i, row := range sel {
-			if v.Valid[row] {
-				c.sums[int(at[i])*c.sumsOf+s] += v.Ints[row]
-			}
+	n := len(a.sums)
+	for k, i := range a.summed {
+		first := int(at[i]) * n
+		sums := c.sums[first : first+n]
+		for s, addend := range a.addends[k*n : k*n+n] {
+			sums[s] += addend
 		}
 	}
 }

@@ -10,15 +10,17 @@ import (
 // It is not changed by use, so any number of goroutines may share it.
 type Matcher struct {
 	nothing bool // no event of the type can match
-	columns []columnMatcher
+	columns []*ColumnMatcher
 }
 
-type columnMatcher struct {
+// ColumnMatcher tells which values of one column a filter lets through.
+type ColumnMatcher struct {
 	column   int
 	kind     event.Kind
 	numbers  map[int64]struct{}  // KindInt
 	texts    map[string]struct{} // KindString
 	prefixes []netip.Prefix      // KindIP
+	printed  []string            // of them, if all are single addresses
 	ids      map[id]struct{}     // KindID
 }
 
@@ -36,7 +38,7 @@ func (f Filters) Compile(t *event.Type) Matcher {
 		if !ok {
 			return Matcher{nothing: true}
 		}
-		c := columnMatcher{
+		c := &ColumnMatcher{
 			column: i, kind: t.Columns[i].Kind,
 			numbers: map[int64]struct{}{}, texts: map[string]struct{}{}, ids: map[id]struct{}{},
 		}
@@ -50,10 +52,16 @@ func (f Filters) Compile(t *event.Type) Matcher {
 			c.numbers[w.number] = struct{}{}
 			c.texts[w.text] = struct{}{}
 			c.prefixes = append(c.prefixes, w.prefix)
+			if w.prefix.IsSingleIP() {
+				c.printed = append(c.printed, w.prefix.Addr().String())
+			}
 			c.ids[id{w.text, w.number}] = struct{}{}
 		}
 		if !possible {
 			return Matcher{nothing: true}
+		}
+		if len(c.printed) < len(c.prefixes) {
+			c.printed = nil
 		}
 		m.columns = append(m.columns, c)
 	}
@@ -62,6 +70,9 @@ func (f Filters) Compile(t *event.Type) Matcher {
 
 // Nothing reports that no event of the type can match.
 func (m Matcher) Nothing() bool { return m.nothing }
+
+// Filters returns what is asked of each column. All of it must be true.
+func (m Matcher) Filters() []*ColumnMatcher { return m.columns }
 
 // Columns returns the columns that Select reads, beside time.
 func (m Matcher) Columns() []int {
@@ -87,19 +98,6 @@ func (m Matcher) Select(b *event.Batch, w Window, sel []int32) []int32 {
 	return m.keep(b, sel, begin)
 }
 
-// SelectAll is Select for a batch of so many rows that are all in the window:
-// it does not need their times.
-func (m Matcher) SelectAll(b *event.Batch, rows int, sel []int32) []int32 {
-	if m.nothing {
-		return sel
-	}
-	begin := len(sel)
-	for row := range int32(rows) {
-		sel = append(sel, row)
-	}
-	return m.keep(b, sel, begin)
-}
-
 // keep cuts a selection from begin on down to the rows that match.
 func (m Matcher) keep(b *event.Batch, sel []int32, begin int) []int32 {
 	kept := sel[begin:]
@@ -110,11 +108,11 @@ func (m Matcher) keep(b *event.Batch, sel []int32, begin int) []int32 {
 }
 
 // keep cuts a selection down to the rows that match, in its own memory.
-func (c *columnMatcher) keep(v *event.Vector, sel []int32) []int32 {
+func (c *ColumnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 	kept := sel[:0]
 	if c.kind == event.KindInt {
 		for _, row := range sel {
-			if _, ok := c.numbers[v.Ints[row]]; ok && v.Valid[row] {
+			if v.Valid[row] && c.Number(v.Ints[row]) {
 				kept = append(kept, row)
 			}
 		}
@@ -123,7 +121,7 @@ func (c *columnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 	// Each different value is looked at once; code 0 is an absent one.
 	matches := make([]bool, 1+len(v.Dict))
 	for i, s := range v.Dict {
-		matches[i+1] = c.matches(s)
+		matches[i+1] = c.Text(s)
 	}
 	for _, row := range sel {
 		code := v.Codes[row]
@@ -131,7 +129,7 @@ func (c *columnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 			continue
 		}
 		if c.kind == event.KindID {
-			if _, ok := c.ids[id{v.Dict[code-1], v.Ints[row]}]; !ok {
+			if !c.ID(v.Dict[code-1], v.Ints[row]) {
 				continue
 			}
 		}
@@ -140,9 +138,18 @@ func (c *columnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 	return kept
 }
 
-// matches looks at a value of a batch's dictionary. Of an id that is the
-// scope: the number is looked at later.
-func (c *columnMatcher) matches(s string) bool {
+// Column returns the position of the column.
+func (c *ColumnMatcher) Column() int { return c.column }
+
+// Number looks at a value of a KindInt column.
+func (c *ColumnMatcher) Number(n int64) bool {
+	_, ok := c.numbers[n]
+	return ok
+}
+
+// Text looks at a value of a batch's dictionary. Of an id that is the scope;
+// see ID.
+func (c *ColumnMatcher) Text(s string) bool {
 	if c.kind != event.KindIP {
 		_, ok := c.texts[s]
 		return ok
@@ -154,4 +161,14 @@ func (c *columnMatcher) matches(s string) bool {
 		}
 	}
 	return false
+}
+
+// Printed returns the wanted addresses of a KindIP column as they are printed;
+// none if networks are wanted too.
+func (c *ColumnMatcher) Printed() []string { return c.printed }
+
+// ID looks at a value of a KindID column.
+func (c *ColumnMatcher) ID(scope string, n int64) bool {
+	_, ok := c.ids[id{scope, n}]
+	return ok
 }

@@ -33,6 +33,7 @@ type Summary struct {
 	GroupBy  []string      // names of up to three columns: one list of groups
 	Lists    []string      // names of columns: for each a list of its values
 	Distinct []string      // names of columns: their different values are counted
+	Sums     []string      // names of columns to be added up; nil: those that declare it
 	Top      int           // at most so many groups in each list; 0 means all
 	Interval time.Duration // 0: no series
 }

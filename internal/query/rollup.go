@@ -2,8 +2,6 @@ package query
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -44,6 +42,16 @@ func NewRollup(t *event.Type) *Aggregator {
 	return newAggregator(Summary{Type: t, Lists: RollupColumns(t)})
 }
 
+// Sections names the sections of rollups that hold the answer, if rollups can
+// answer at all, see FromRollups.
+func (q Summary) Sections() []string {
+	total := rollupTotal
+	if len(q.Filters) == 1 {
+		total = q.Filters[0].Column
+	}
+	return slices.Concat([]string{total}, q.GroupBy, q.Lists, q.Distinct)
+}
+
 // FromRollups tells whether rollups hold all that is asked for: at most one
 // filter, and with one nothing else but that column.
 func (q Summary) FromRollups() bool {
@@ -63,13 +71,6 @@ func (q Summary) FromRollups() bool {
 		}
 	}
 	return true
-}
-
-// section is a part of a rollup, read back.
-type section struct {
-	values    []value  // of its column; the zero value first, which is the absent one
-	breakdown []uint32 // codes in the aggregator, by those here
-	cells     cells
 }
 
 // AppendSection appends a section of an aggregator made by NewRollup:
@@ -120,12 +121,7 @@ func (l *groupList) sorted() []int {
 		return []int{0}
 	}
 	l.cells.grow(1)
-	order := make([]int, l.cells.len())
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order[1:], func(x, y int) int { return l.columns[0].compare(uint32(x), uint32(y)) })
-	return order
+	return l.columns[0].sorted(l.cells.len())
 }
 
 func (c *valueColumn) appendValues(dst []byte, order []int) []byte {
@@ -158,222 +154,4 @@ func (c *cells) append(dst []byte, order []int, breakdown int) []byte {
 		}
 	}
 	return dst
-}
-
-// AddRollup adds a rollup that begins at a time. get returns its sections. The
-// question must be one that rollups can answer, see FromRollups.
-func (a *Aggregator) AddRollup(begin time.Time, get func(section string) ([]byte, error)) error {
-	read := func(name string) (*section, error) {
-		data, err := get(name)
-		if err != nil {
-			return nil, err
-		}
-		s, err := a.readSection(name, data)
-		if err != nil {
-			return nil, fmt.Errorf("rollup of %s, section %q: %w", begin.Format(time.RFC3339), name, err)
-		}
-		return s, nil
-	}
-	name, keep := rollupTotal, func(int, value) bool { return true }
-	if len(a.query.Filters) == 1 {
-		name = a.query.Filters[0].Column
-		m := a.query.Filters.Compile(a.query.Type)
-		if m.Nothing() {
-			return nil
-		}
-		keep = func(g int, v value) bool { return g > 0 && m.columns[0].matchesValue(v) } // 0 is the absent value
-	}
-	total, err := read(name)
-	if err != nil {
-		return err
-	}
-	a.addTotal(begin, total, keep)
-	for _, l := range a.lists {
-		s, err := read(l.columns[0].Name)
-		if err != nil {
-			return err
-		}
-		l.addSection(s, keep, len(a.breakdown.values))
-	}
-	for _, distinct := range a.query.Distinct {
-		s, err := read(distinct)
-		if err != nil {
-			return err
-		}
-		c := a.column(distinct)
-		for g, v := range s.values {
-			if g > 0 && keep(g, v) {
-				c.code(v)
-			}
-		}
-	}
-	return a.checkSize()
-}
-
-func (a *Aggregator) addTotal(begin time.Time, s *section, keep func(int, value) bool) {
-	lists, at := []*groupList{a.total}, []int{0}
-	if a.series != nil {
-		lists, at = append(lists, a.series), append(at, int(bucketOf(begin.UnixNano(), int64(a.query.Interval))-a.first))
-	}
-	for i, l := range lists {
-		l.cells.widen(len(a.breakdown.values))
-		for g, v := range s.values {
-			if keep(g, v) {
-				l.cells.merge(at[i], &s.cells, g, s.breakdown)
-			}
-		}
-	}
-}
-
-func (l *groupList) addSection(s *section, keep func(int, value) bool, breakdown int) {
-	c := l.columns[0]
-	l.cells.widen(breakdown)
-	for g, v := range s.values {
-		if !keep(g, v) {
-			continue
-		}
-		var code uint32
-		if g > 0 {
-			code = c.code(v)
-		}
-		l.cells.grow(int(code) + 1)
-		l.cells.merge(int(code), &s.cells, g, s.breakdown)
-	}
-}
-
-// matchesValue is for values that are not absent.
-func (c *columnMatcher) matchesValue(v value) bool {
-	if c.kind == event.KindInt {
-		_, ok := c.numbers[v.number]
-		return ok
-	}
-	return c.matches(v.text)
-}
-
-var errSection = errors.New("is damaged")
-
-// readSection reads what AppendSection wrote. Sums are those that the columns
-// have today: a column that was not added up then counts as 0.
-func (a *Aggregator) readSection(name string, data []byte) (*section, error) {
-	r := reader{data: data, all: string(data)}
-	if version := r.byte(); version != sectionVersion {
-		return nil, fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
-	}
-	s := &section{breakdown: make([]uint32, 1, 8)}
-	for range r.count(1) {
-		s.breakdown = append(s.breakdown, a.breakdown.code(value{text: r.text()}))
-	}
-	var sums []int
-	for range r.count(1) {
-		name := r.text()
-		sums = append(sums, slices.IndexFunc(a.sums, func(at int) bool { return a.query.Type.Columns[at].Name == name }))
-	}
-	s.values = make([]value, 1, 8)
-	n := r.count(1)
-	if name != rollupTotal {
-		s.values = slices.Grow(s.values, n)
-		at, _ := a.query.Type.Column(name)
-		r.readValues(s, a.query.Type.Columns[at].Kind, n)
-	}
-	// Every figure takes a byte or more: a number of values that is made up must
-	// not make room for all that it promises.
-	if r.bad || len(s.values)*(1+len(s.breakdown)+len(sums)) > len(r.data) {
-		return nil, errSection
-	}
-	s.cells = newCells(len(a.sums))
-	s.cells.widen(len(s.breakdown))
-	s.cells.grow(len(s.values))
-	r.readCells(&s.cells, sums)
-	if r.bad || len(r.data) != 0 {
-		return nil, errSection
-	}
-	return s, nil
-}
-
-func (r *reader) readValues(s *section, kind event.Kind, n int) {
-	var number int64
-	for range n {
-		if kind == event.KindInt {
-			number += r.varint()
-			s.values = append(s.values, value{number: number})
-		} else {
-			s.values = append(s.values, value{text: r.text()})
-		}
-	}
-}
-
-func (r *reader) readCells(c *cells, sums []int) {
-	for i := range c.count {
-		c.count[i] = int64(r.uvarint())
-	}
-	for code := range c.width {
-		for i := range c.count {
-			c.counts[i*c.width+code] = int64(r.uvarint())
-		}
-	}
-	for _, to := range sums {
-		for i := range c.count {
-			if n := r.varint(); to >= 0 {
-				c.sums[i*c.sumsOf+to] = n
-			}
-		}
-	}
-}
-
-// reader takes numbers and texts from bytes that may be damaged; it never
-// reads beyond their end.
-type reader struct {
-	data []byte // what is left
-	all  string // the same from the beginning: texts are parts of it
-	bad  bool
-}
-
-func (r *reader) byte() byte {
-	if len(r.data) == 0 {
-		r.bad = true
-		return 0
-	}
-	b := r.data[0]
-	r.data = r.data[1:]
-	return b
-}
-
-func (r *reader) uvarint() uint64 {
-	n, size := binary.Uvarint(r.data)
-	if size <= 0 {
-		r.bad, r.data = true, nil
-		return 0
-	}
-	r.data = r.data[size:]
-	return n
-}
-
-func (r *reader) varint() int64 {
-	n, size := binary.Varint(r.data)
-	if size <= 0 {
-		r.bad, r.data = true, nil
-		return 0
-	}
-	r.data = r.data[size:]
-	return n
-}
-
-// count reads how many things follow, each of which takes at least so many bytes.
-func (r *reader) count(bytesEach int) int {
-	n := r.uvarint()
-	if n > uint64(len(r.data)/bytesEach) {
-		r.bad, r.data = true, nil
-		return 0
-	}
-	return int(n)
-}
-
-func (r *reader) text() string {
-	n := r.count(1)
-	if r.bad {
-		return ""
-	}
-	at := len(r.all) - len(r.data)
-	r.data = r.data[n:]
-	return r.all[at : at+n]
 }

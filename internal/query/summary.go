@@ -33,6 +33,11 @@ func (q Summary) Validate() error {
 			}
 		}
 	}
+	for _, name := range q.Sums {
+		if at, ok := q.Type.Column(name); !ok || !q.Type.Columns[at].Sum {
+			return &ParamError{Name: "sums", Value: name, Reason: "is not a column of " + q.Type.Name + " that is added up"}
+		}
+	}
 	if q.Top < 0 {
 		return &ParamError{Name: "top", Value: strconv.Itoa(q.Top), Reason: "is negative"}
 	}
@@ -107,23 +112,37 @@ func (a *Aggregator) Result() *SummaryResult {
 // top returns the largest groups of a list, equal ones in the order of their
 // keys, and how many there are; if wanted without the group that has no value.
 func (a *Aggregator) top(l *groupList, valuesOnly bool) ([]Group, int) {
-	order := make([]int, 0, l.cells.len())
-	for g, n := range l.cells.count {
-		if n > 0 && (!valuesOnly || l.key(g) != (groupKey{})) {
-			order = append(order, g)
-		}
-	}
-	total := len(order)
-	slices.SortFunc(order, func(x, y int) int {
+	larger := func(x, y int) int {
 		c := cmp.Compare(l.cells.count[y], l.cells.count[x])
 		kx, ky := l.key(x), l.key(y)
 		for k := 0; c == 0 && k < len(l.columns); k++ {
 			c = l.columns[k].compare(kx[k], ky[k])
 		}
 		return c
-	})
-	if a.query.Top > 0 && len(order) > a.query.Top {
-		order = order[:a.query.Top]
+	}
+	var order []int // the largest so far
+	total := 0
+	for g, n := range l.cells.count {
+		if n == 0 || valuesOnly && l.key(g) == (groupKey{}) {
+			continue
+		}
+		total++
+		if a.query.Top == 0 {
+			order = append(order, g)
+			continue
+		}
+		if len(order) == a.query.Top {
+			last := len(order) - 1
+			if larger(order[last], g) < 0 {
+				continue
+			}
+			order = order[:last]
+		}
+		at, _ := slices.BinarySearchFunc(order, g, larger)
+		order = slices.Insert(order, at, g)
+	}
+	if a.query.Top == 0 {
+		slices.SortFunc(order, larger)
 	}
 	groups := make([]Group, len(order))
 	for i, g := range order {

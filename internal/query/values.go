@@ -2,6 +2,7 @@ package query
 
 import (
 	"cmp"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -52,6 +53,19 @@ func (c *valueColumn) code(v value) uint32 {
 		return codeIn(c, c.ids, v, v)
 	}
 	return codeIn(c, c.texts, v.text, v)
+}
+
+// find returns the code of a value, if it has one.
+func (c *valueColumn) find(text []byte, number int64) (code uint32, known bool) {
+	switch c.Kind {
+	case event.KindInt:
+		code, known = c.numbers[number]
+	case event.KindID:
+		code, known = c.ids[value{string(text), number}]
+	default:
+		code, known = c.texts[string(text)]
+	}
+	return code, known
 }
 
 func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) uint32 {
@@ -146,4 +160,34 @@ func (c *valueColumn) compare(x, y uint32) int {
 	}
 	a, b := c.values[x], c.values[y]
 	return cmp.Or(cmp.Compare(a.text, b.text), cmp.Compare(a.number, b.number))
+}
+
+// sorted returns the first n codes in the order of their values, the absent one
+// first. Most values are told apart by their first 8 bytes.
+func (c *valueColumn) sorted(n int) []int {
+	type key struct {
+		prefix uint64
+		code   uint32
+	}
+	keys := make([]key, n)
+	for code := range keys {
+		v := c.values[code]
+		keys[code] = key{uint64(v.number) ^ 1<<63, uint32(code)}
+		if c.Kind != event.KindInt {
+			var first [8]byte
+			copy(first[:], v.text)
+			keys[code].prefix = binary.BigEndian.Uint64(first[:])
+		}
+	}
+	slices.SortFunc(keys[1:], func(x, y key) int {
+		if x.prefix != y.prefix {
+			return cmp.Compare(x.prefix, y.prefix)
+		}
+		return c.compare(x.code, y.code)
+	})
+	codes := make([]int, n)
+	for i, k := range keys {
+		codes[i] = int(k.code)
+	}
+	return codes
 }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -197,7 +196,7 @@ func (s *Store) compareRollup(bucket *bbolt.Bucket, t *event.Type, want *query.A
 		return nil
 	}
 	stored := query.NewRollup(t)
-	if err := stored.AddRollup(time.Time{}, s.codec.sections(bucket)); err != nil {
+	if err := s.codec.addWhole(stored, t, bucket, 0); err != nil {
 		return err
 	}
 	a, err := json.Marshal(stored.Result())
@@ -222,7 +221,7 @@ func (s *Store) checkDays(tx *bbolt.Tx, t *event.Type) error {
 			if !usable(of, t) {
 				return errors.New("one of its hours cannot be counted")
 			}
-			return sum.AddRollup(hourStart(hour), s.codec.sections(of))
+			return s.codec.addWhole(sum, t, of, hour)
 		})
 		if err != nil {
 			return err

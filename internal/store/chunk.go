@@ -28,24 +28,30 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // concurrent use.
 type codec struct {
 	encoder *zstd.Encoder
+	checked *zstd.Encoder // adds a checksum, which the decoder looks at
 	decoder *zstd.Decoder
 }
 
 func newCodec() (*codec, error) {
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
-	if err != nil {
-		return nil, fmt.Errorf("prepare compression: %w", err)
+	var encoders [2]*zstd.Encoder
+	for i, checked := range []bool{false, true} {
+		var err error
+		encoders[i], err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(checked))
+		if err != nil {
+			return nil, fmt.Errorf("prepare compression: %w", err)
+		}
 	}
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxChunkBody))
 	if err != nil {
 		return nil, fmt.Errorf("prepare decompression: %w", err)
 	}
-	return &codec{encoder, decoder}, nil
+	return &codec{encoders[0], encoders[1], decoder}, nil
 }
 
 func (c *codec) close() {
 	c.decoder.Close()
 	_ = c.encoder.Close() // nothing is ever streamed, so nothing can fail
+	_ = c.checked.Close()
 }
 
 // encode makes a chunk of a batch that is sorted by time, not empty and has no

@@ -141,8 +141,8 @@ func (s *Store) makeDay(d doneDay) error {
 		}
 		sum := query.NewRollup(d.t)
 		for _, bucket := range buckets {
-			err := sum.AddRollup(hourStart(d.first), s.codec.sections(bucket))
-			if tooMany(err) {
+			err := s.codec.addWhole(sum, d.t, bucket, d.first)
+			if tooMany(err) || errors.Is(err, errDamagedRollup) {
 				made = noRollup()
 				return nil
 			}

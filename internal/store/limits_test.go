@@ -24,7 +24,7 @@ func TestRetentionBySize(t *testing.T) {
 	c := newClock()
 	s := openTest(t, Options{Path: testPath(t), now: c.now, Limits: Limits{MaxSize: map[string]int64{"flow": 300_000}}})
 	var sizes []int64
-	for hour := range 60 {
+	for hour := range 120 {
 		c.set(begin.Add(time.Duration(hour+1)*time.Hour + 2*time.Minute))
 		b := many(0, 4000)
 		for i := range b.Columns[event.Time].Ints {
@@ -45,18 +45,18 @@ func TestRetentionBySize(t *testing.T) {
 			t.Fatalf("hour %d: %+v", hour, got)
 		}
 	}
-	if sizes[59] > sizes[30] {
-		t.Errorf("the file grew from %d to %d", sizes[30], sizes[59])
+	if sizes[119] > sizes[60]+growStep { // it may have been just below a step
+		t.Errorf("the file grew from %d to %d", sizes[60], sizes[119])
 	}
 	st, err := s.Storage(true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	flows := st.Types[1]
-	if flows.Bytes.Total() > 300_000 || flows.Events == 0 || flows.Events == 60*4000 || flows.Retention.Projected == 0 || len(flows.Hours) == 0 {
+	if flows.Bytes.Total() > 300_000 || flows.Events == 0 || flows.Events == 120*4000 || flows.Retention.Projected == 0 || len(flows.Hours) == 0 {
 		t.Errorf("flow is %+v", flows)
 	}
-	if drops := st.Types[0]; drops.Events != 60 {
+	if drops := st.Types[0]; drops.Events != 120 {
 		t.Errorf("%d drops are kept", drops.Events)
 	}
 	if got := coverage(t, s, []*event.Type{flowType}, query.Window{}); !got.Oldest.Equal(flows.Oldest) {

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"container/heap"
 	"errors"
+	"runtime"
+	"slices"
+	"sync"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -28,11 +31,9 @@ type source struct {
 
 	parts func() error             // adds what it is made of; nil if it is not made of parts
 	load  func() (contents, error) // nil once it is loaded
+	block bool                     // load can be called beside that of other blocks
 	contents
-	rows  []int32      // those that match and are still to be read, in order
-	built *event.Batch // the first of them, with all columns; nil if contents.batch has those
-	used  int          // rows of built that were read
-	piece int          // how many rows were built last
+	piece int // how many rows were built last
 }
 
 // order is that of events of the same time and type, which is the order in
@@ -48,12 +49,14 @@ const (
 	inMemory
 )
 
-// contents are events with the time and the columns of the filters.
+// contents are the events of a source that match, in the order of the search.
 type contents struct {
-	batch *event.Batch
-	id    *blockID // of a block
-	// build returns some rows, which ascend, with all columns; nil if batch has them all.
+	batch *event.Batch // with all columns
+	rows  []int32      // of batch, that are still to be read
+	rest  []int32      // what comes after them, to be built first
+	// build returns some of the rest, which ascend here, with all columns.
 	build func(rows []int32) (*event.Batch, error)
+	id    *blockID // of a block of which batch is the whole
 }
 
 // add puts a source into the heap that has events between two times.
@@ -81,21 +84,17 @@ func (m *merge) group() (rows []event.Row, err error) {
 		} else if next.time != first.time || next.typeIndex != first.typeIndex {
 			break
 		}
-		row, err := m.row(next)
-		if errors.Is(err, errDamaged) {
-			m.advance(next, nil)
-			continue
-		}
-		if err != nil {
+		rows = append(rows, event.Row{Batch: next.batch, Index: int(next.rows[0])})
+		next.rows = next.rows[1:]
+		if err := m.advance(next); err != nil {
 			return nil, err
 		}
-		rows = append(rows, row)
-		m.advance(next, next.rows[1:])
 	}
 	return rows, nil
 }
 
-// open replaces the first source by its parts, or finds the rows of it that match.
+// open replaces the first source by its parts, or loads it. The blocks that come
+// next are loaded beside a block, each on another processor.
 func (m *merge) open(src *source) error {
 	if err := m.search.ctx.Err(); err != nil {
 		return err
@@ -104,43 +103,86 @@ func (m *merge) open(src *source) error {
 		heap.Pop(m)
 		return src.parts()
 	}
-	var err error
-	if src.contents, err = src.load(); err != nil {
-		if errors.Is(err, errDamaged) {
-			heap.Pop(m)
-			return nil
+	next := []*source{src}
+	if src.block {
+		var err error
+		if next, err = m.nextBlocks(min(runtime.GOMAXPROCS(0), maxWorkers)); err != nil {
+			return err
 		}
-		return err
 	}
-	src.load = nil
-	rows := m.search.matchers[src.typeIndex].Select(src.batch, src.in.window(), make([]int32, 0, 64))
-	m.advance(src, m.search.sorted(src.batch, rows))
-	return nil
+	errs := make([]error, len(next))
+	var group sync.WaitGroup
+	for i, src := range next[1:] {
+		group.Go(func() { errs[1+i] = guard(func() error { return m.load(src) }) })
+	}
+	errs[0] = m.load(next[0])
+	group.Wait()
+	m.sources = slices.DeleteFunc(m.sources, func(src *source) bool { return src.load == nil && src.parts == nil && len(src.rows) == 0 })
+	heap.Init(m)
+	return errors.Join(errs...)
 }
 
-// row returns the next row of a source with all columns. They are built a few
-// at a time, beginning with as many as are wanted.
-func (m *merge) row(src *source) (event.Row, error) {
-	if src.build == nil {
-		return event.Row{Batch: src.batch, Index: int(src.rows[0])}, nil
+// nextBlocks returns the next blocks that are not loaded; the first source is one.
+func (m *merge) nextBlocks(n int) (blocks []*source, err error) {
+	var passed []*source
+	for len(blocks) < n && len(m.sources) > 0 && err == nil {
+		src := heap.Pop(m).(*source)
+		if src.parts != nil {
+			err = src.parts()
+			continue
+		}
+		passed = append(passed, src)
+		if src.block && src.load != nil {
+			blocks = append(blocks, src)
+		}
 	}
-	if src.built == nil || src.used == src.piece {
-		n := min(max(4*src.piece, m.want, 64), len(src.rows))
-		rows := src.rows[:n]
+	for _, src := range passed {
+		heap.Push(m, src)
+	}
+	return blocks, err
+}
+
+// load finds the rows of a source that match, and builds the first of them. It
+// has none afterwards if it is damaged. The heap is not in order then.
+func (m *merge) load(src *source) error {
+	loaded, err := src.load()
+	src.load = nil
+	if errors.Is(err, errDamaged) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	src.contents = loaded
+	return m.prepare(src)
+}
+
+// prepare sees to it that a source that is not at its end has a next row.
+func (m *merge) prepare(src *source) error {
+	if len(src.rows) == 0 && len(src.rest) > 0 {
+		// A few at a time, beginning with as many as are wanted.
+		n := min(max(4*src.piece, m.want, 64), len(src.rest))
+		rows := src.rest[:n]
 		if !m.search.ascending {
 			rows = reversed(rows)
 		}
-		var err error
-		if src.built, err = src.build(rows); err != nil {
-			return event.Row{}, err
+		batch, err := src.build(rows)
+		if errors.Is(err, errDamaged) {
+			src.rest = nil
+			return nil
 		}
-		src.used, src.piece = 0, n
+		if err != nil {
+			return err
+		}
+		src.batch, src.rows, src.rest, src.piece = batch, allRows(n), src.rest[n:], n
+		if !m.search.ascending {
+			slices.Reverse(src.rows)
+		}
 	}
-	at := src.used
-	if src.used++; !m.search.ascending {
-		at = src.piece - 1 - at
+	if len(src.rows) > 0 {
+		src.time = src.batch.Columns[event.Time].Ints[src.rows[0]]
 	}
-	return event.Row{Batch: src.built, Index: at}, nil
+	return nil
 }
 
 func reversed(rows []int32) []int32 {
@@ -151,14 +193,17 @@ func reversed(rows []int32) []int32 {
 	return other
 }
 
-// advance leaves the first source with these rows to read.
-func (m *merge) advance(src *source, rows []int32) {
-	if src.rows = rows; len(rows) == 0 {
-		heap.Pop(m)
-		return
+// advance brings the first source, of which a row was read, to its new place.
+func (m *merge) advance(src *source) error {
+	if err := m.prepare(src); err != nil {
+		return err
 	}
-	src.time = src.batch.Columns[event.Time].Ints[rows[0]]
-	heap.Fix(m, 0)
+	if len(src.rows) == 0 {
+		heap.Pop(m)
+	} else {
+		heap.Fix(m, 0)
+	}
+	return nil
 }
 
 func allColumns(t *event.Type) []int {

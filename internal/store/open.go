@@ -52,7 +52,7 @@ var allBuckets = [][][]byte{
 
 // growStep is how much the file grows by. bbolt's own 16 MiB are more than a
 // quiet host records in days; each step costs an fsync.
-const growStep = 1 << 20
+const growStep = 2 << 20
 
 // maxEncoders are kept for the next blocks; each takes some MB.
 const maxEncoders = 2
@@ -152,7 +152,10 @@ func reason(err error) error {
 }
 
 // openFile keeps the freelist in the file (NoFreelistSync off): without
-// it commits are a little smaller, but each start reads the whole file.
+// it commits are a little smaller, but each start reads the whole file. The
+// freelist is an array, which finds the first free pages that are enough: with
+// bbolt's hashmap, which takes any, free pages are soon too scattered for
+// blocks, and a file under retention grows to twice of what it holds.
 func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {

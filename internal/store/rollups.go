@@ -54,7 +54,7 @@ func (c *codec) encodeRollup(t *event.Type, a *query.Aggregator) rollup {
 	var section []byte
 	for _, name := range query.RollupSections(t) {
 		section = a.AppendSection(section[:0], name)
-		r[sectionKey(name)] = c.encoder.EncodeAll(section, nil)
+		r[sectionKey(name)] = c.checked.EncodeAll(section, nil)
 	}
 	return r
 }
@@ -69,15 +69,55 @@ func tooMany(err error) bool {
 	return errors.As(err, &param)
 }
 
-// sections returns what query.AddRollup reads a rollup from.
-func (c *codec) sections(bucket *bbolt.Bucket) func(name string) ([]byte, error) {
-	return func(name string) ([]byte, error) {
-		section, err := c.decoder.DecodeAll(bucket.Get([]byte(sectionKey(name))), nil)
-		if err != nil {
-			return nil, fmt.Errorf("decompress section %q: %w", name, err)
-		}
-		return section, nil
+// storedRollup is a rollup in the file, good within a view: those of its
+// sections that are needed, as they are.
+type storedRollup struct {
+	hour     int64
+	sections [][]byte
+}
+
+// readRollup finds some sections of a rollup.
+func readRollup(bucket *bbolt.Bucket, hour int64, names []string) storedRollup {
+	r := storedRollup{hour: hour, sections: make([][]byte, len(names))}
+	for i, name := range names {
+		r.sections[i] = bucket.Get([]byte(sectionKey(name)))
 	}
+	return r
+}
+
+// errDamagedRollup is a rollup that does not have the checksum that it should
+// have: its hours are counted from their blocks.
+var errDamagedRollup = errors.New("rollup is damaged")
+
+// damageRollup reports a damaged rollup the first time.
+func (s *Store) damageRollup(typeName string, of segment, err error) {
+	if _, known := s.damagedRollups.LoadOrStore(rollupID{typeName, of}, true); !known {
+		s.log.Error("a rollup of the file is damaged; questions about its time read the events instead and take longer",
+			"type", typeName, "segment", of, "error", err)
+	}
+}
+
+type rollupID struct {
+	typeName string
+	segment
+}
+
+// addRollup adds a stored rollup to what an aggregator has counted. If the
+// rollup is damaged, nothing was added.
+func (c *codec) addRollup(to *query.Aggregator, r storedRollup) error {
+	sections := make([][]byte, len(r.sections))
+	for i, compressed := range r.sections {
+		var err error
+		if sections[i], err = c.decoder.DecodeAll(compressed, nil); err != nil {
+			return fmt.Errorf("%w: %w", errDamagedRollup, err)
+		}
+	}
+	return to.AddRollup(hourStart(r.hour), sections)
+}
+
+// addWhole adds all sections of a rollup to an aggregator made by NewRollup.
+func (c *codec) addWhole(to *query.Aggregator, t *event.Type, bucket *bbolt.Bucket, hour int64) error {
+	return c.addRollup(to, readRollup(bucket, hour, query.RollupSections(t)))
 }
 
 // usable tells whether a rollup was made under the present declaration.
@@ -144,8 +184,8 @@ func (s *Store) joinRollup(old *bbolt.Bucket, t *event.Type, hour int64, a *quer
 	if a == nil || !usable(old, t) {
 		return noRollup(), nil
 	}
-	switch err := a.AddRollup(hourStart(hour), s.codec.sections(old)); {
-	case tooMany(err):
+	switch err := s.codec.addWhole(a, t, old, hour); {
+	case tooMany(err), errors.Is(err, errDamagedRollup):
 		return noRollup(), nil
 	case err != nil:
 		return nil, err

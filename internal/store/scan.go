@@ -65,35 +65,30 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	if errors.Is(err, errDamaged) {
 		return nil
 	}
-	b := &event.Batch{Type: c.query.Type, Columns: make([]event.Vector, len(c.query.Type.Columns))}
-	whole := stored.min >= in.from && stored.max < in.until
-	if c.query.Interval > 0 || !whole {
-		err = opened.Fill(b, []int{event.Time})
+	columns := w.aggregator.Columns()
+	if c.query.Interval > 0 {
+		columns = append(columns, event.Time)
 	}
+	var b *event.Batch
+	var rows []int32
 	if err == nil {
-		err = opened.Fill(b, c.matcher.Columns())
+		rows, err = findRows(opened, stored, in, filtersOf(c.matcher))
 	}
-	if err == nil {
-		if whole {
-			w.sel = c.matcher.SelectAll(b, opened.Rows(), w.sel[:0])
-		} else {
-			w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
-		}
-		switch {
-		case len(w.sel) == 0:
-			return nil
-		case isNarrow(w.sel, opened.Rows()):
-			b, err = opened.ReadRows(w.aggregator.Columns(), w.sel)
-			w.sel = allRows(len(w.sel))
-		default:
-			err = opened.Fill(b, w.aggregator.Columns())
-		}
+	switch {
+	case err != nil:
+	case len(rows) == 0:
+		return nil
+	case isNarrow(rows, opened.Rows()):
+		b, err = opened.ReadRows(columns, rows)
+		rows = allRows(len(rows))
+	default:
+		b, err = opened.Read(columns)
 	}
 	if err != nil {
 		_ = s.damage(stored, err) // it is left out, and the coverage says so
 		return nil
 	}
-	return w.aggregator.Add(b, w.sel)
+	return w.aggregator.Add(b, rows)
 }
 
 // isNarrow tells whether rows, in order, are in less than half of a block's pages.

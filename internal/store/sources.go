@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // merge returns all sources that may have events, ready to be read in order.
@@ -58,7 +60,9 @@ func (m *merge) addType(typeIndex int, in span) error {
 		if number++; in.overlaps(b.min, b.max) {
 			m.add(&source{
 				typeIndex: typeIndex, in: in, order: order{inMemory, number},
-				load: func() (contents, error) { return contents{batch: b.Batch}, nil },
+				load: func() (contents, error) {
+					return contents{batch: b.Batch, rows: m.search.selected(typeIndex, b.Batch, in)}, nil
+				},
 			}, b.min, b.max)
 		}
 	})
@@ -68,9 +72,10 @@ func (m *merge) addType(typeIndex int, in span) error {
 func (m *merge) addBlocks(of *source, g segment) error {
 	t := m.search.types[of.typeIndex]
 	return m.view.blocks(t, g, of.in, m.search.wanted[of.typeIndex], func(b storedBlock) error {
+		m.view.fetch(&b)
 		m.add(&source{
-			typeIndex: of.typeIndex, in: of.in, order: order{inBlock, b.number},
-			load: func() (contents, error) { return m.loadBlock(b, of.typeIndex) },
+			typeIndex: of.typeIndex, in: of.in, order: order{inBlock, b.number}, block: true,
+			load: func() (contents, error) { return m.loadBlock(b, of.typeIndex, of.in) },
 		}, b.min, b.max)
 		return nil
 	})
@@ -82,7 +87,7 @@ func (m *merge) addChunks(of *source, hour int64) error {
 		m.add(&source{
 			typeIndex: of.typeIndex, in: of.in, order: order{inChunk, sequence},
 			load: func() (contents, error) {
-				c, err := m.loadChunk(value, of.typeIndex)
+				c, err := m.loadChunk(value, of.typeIndex, of.in)
 				if err != nil {
 					err = fmt.Errorf("%s of hour %s: chunk %d: %w", t.Name, hourStart(hour).Format(time.RFC3339), sequence, err)
 				}
@@ -93,40 +98,62 @@ func (m *merge) addChunks(of *source, hour int64) error {
 	})
 }
 
-func (m *merge) loadBlock(b storedBlock, typeIndex int) (contents, error) {
-	if whole, ok := m.search.whole[b.blockID]; ok {
-		return contents{batch: whole, id: &b.blockID}, nil
+func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, error) {
+	search := m.search
+	if whole, ok := search.whole[b.blockID]; ok {
+		return contents{batch: whole, rows: search.selected(typeIndex, whole, in), id: &b.blockID}, nil
 	}
-	t, matcher := m.search.types[typeIndex], m.search.matchers[typeIndex]
-	m.view.fetch(&b)
+	t, matcher := search.types[typeIndex], search.matchers[typeIndex]
 	opened, err := m.view.s.openBlock(b, t)
 	if err != nil {
 		return contents{}, err
 	}
-	batch, err := opened.Read(matcher.Columns())
+	if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
+		whole, err := opened.Read(allColumns(t))
+		if err != nil {
+			return contents{}, m.view.s.damage(b, err)
+		}
+		return contents{batch: whole, rows: search.selected(typeIndex, whole, in), id: &b.blockID}, nil
+	}
+	rows, err := findRows(opened, b, in, filtersOf(matcher))
 	if err != nil {
 		return contents{}, m.view.s.damage(b, err)
 	}
-	c := contents{batch: batch, id: &b.blockID}
-	if len(matcher.Columns()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
-		if err := opened.Fill(batch, allColumns(t)); err != nil {
-			return contents{}, m.view.s.damage(b, err)
-		}
-		return c, nil
+	if !search.ascending {
+		slices.Reverse(rows)
 	}
-	c.build = func(rows []int32) (*event.Batch, error) {
+	return contents{rest: rows, build: func(rows []int32) (*event.Batch, error) {
 		some, err := opened.ReadRows(allColumns(t), rows)
 		if err != nil {
 			return nil, m.view.s.damage(b, err)
 		}
 		return some, nil
+	}}, nil
+}
+
+// findRows finds the events of a block in a time span that filters let through.
+func findRows(opened *block.Block, b storedBlock, in span, filters []block.Filter) ([]int32, error) {
+	first, end := 0, opened.Rows()
+	if b.min < in.from || b.max >= in.until {
+		var err error
+		if first, end, err = opened.Between(in.from, in.until); err != nil {
+			return nil, err
+		}
 	}
-	return c, nil
+	return opened.Find(first, end, filters)
+}
+
+func filtersOf(m query.Matcher) []block.Filter {
+	var filters []block.Filter
+	for _, c := range m.Filters() {
+		filters = append(filters, c)
+	}
+	return filters
 }
 
 // loadChunk decodes the other columns when the first row is built. Only rows
 // that match stay in memory: what is found in many chunks must not keep all of them.
-func (m *merge) loadChunk(value []byte, typeIndex int) (contents, error) {
+func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error) {
 	t := m.search.types[typeIndex]
 	k, err := m.view.s.codec.open(value, m.view.s.schemas)
 	if err != nil {
@@ -144,11 +171,12 @@ func (m *merge) loadChunk(value []byte, typeIndex int) (contents, error) {
 		some.AppendRows(batch, rows)
 		return some, nil
 	}
-	return contents{batch: batch, build: build}, nil
+	return contents{rest: m.search.selected(typeIndex, batch, in), build: build}, nil
 }
 
-// sorted brings rows into the order of the search.
-func (r *search) sorted(b *event.Batch, rows []int32) []int32 {
+// selected returns the rows of a batch that match, in the order of the search.
+func (r *search) selected(typeIndex int, b *event.Batch, in span) []int32 {
+	rows := r.matchers[typeIndex].Select(b, in.window(), make([]int32, 0, 64))
 	times := b.Columns[event.Time].Ints
 	byTime := func(x, y int32) int { return cmp.Compare(times[x], times[y]) }
 	if !slices.IsSortedFunc(rows, byTime) {
@@ -165,7 +193,7 @@ func (r *search) sorted(b *event.Batch, rows []int32) []int32 {
 func (r *search) keepWhole(m *merge) {
 	r.whole = make(map[blockID]*event.Batch)
 	for _, src := range m.sources {
-		if src.isOpen() && src.id != nil && src.build == nil {
+		if src.isOpen() && src.id != nil {
 			r.whole[*src.id] = src.batch
 		}
 	}

@@ -82,7 +82,7 @@ type Store struct {
 	limits      atomic.Pointer[Limits]
 
 	// By blockID: what was read since Open. Damaged ones have their span.
-	verified, verifiedIndexes, damaged, damagedIndexes sync.Map
+	verified, verifiedIndexes, damaged, damagedIndexes, damagedRollups sync.Map
 
 	wake    chan struct{} // tells the loop that much is pending
 	filled  chan struct{} // tells maintain that an hour has rows for a block

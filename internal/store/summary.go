@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -40,11 +42,12 @@ func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryRes
 	if err != nil {
 		return nil, err
 	}
-	// Each day in a view of its own: events move between rows, blocks and
-	// rollups only within a day, and a view over a long window would keep the
-	// space of what is removed meanwhile from being used again.
-	for _, day := range days {
-		if err := s.view(func(v *view) error { return count.day(v, day) }); err != nil {
+	for len(days) > 0 {
+		err := s.view(func(v *view) (err error) {
+			days, err = count.some(v, days)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +86,10 @@ type counting struct {
 	wanted  wanted
 	rollups bool // the question can be answered from rollups
 	workers []*worker
-	tasks   []func(w *worker) error // of a day
+	tasks   []func(w *worker) error // of a view
+
+	mu      sync.Mutex // for what tasks leave
+	damaged []span     // of rollups that cannot be read
 }
 
 // worker is what a goroutine counts with.
@@ -92,8 +98,15 @@ type worker struct {
 	sel        []int32
 }
 
-// maxWorkers bounds the memory of a question.
-const maxWorkers = 8
+const (
+	// maxWorkers bounds the memory of a question.
+	maxWorkers = 8
+	// viewTasks is how many tasks end a view. Events move between rows, blocks
+	// and rollups only within a day, so that each day can have a view of its own;
+	// and one over a long window would keep the space of what is removed
+	// meanwhile from being used again.
+	viewTasks = 64
+)
 
 func newCounting(ctx context.Context, q query.Summary) (*counting, error) {
 	c := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), wanted: wantedOf(q.Filters, q.Type)}
@@ -123,18 +136,43 @@ func (c *counting) result() (*query.SummaryResult, error) {
 	return all.Result(), nil
 }
 
-// day counts what the window has of a day.
-func (c *counting) day(v *view, day int64) error {
+// some counts the first of some days, and returns those that are left.
+func (c *counting) some(v *view, days []int64) (left []int64, err error) {
 	if c.matcher.Nothing() {
-		return nil
+		return nil, nil
 	}
+	first := days
+	for c.tasks = c.tasks[:0]; len(days) > 0 && len(c.tasks) < viewTasks; days = days[1:] {
+		if err := c.day(v, days[0]); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.run(); err != nil {
+		return nil, err
+	}
+	c.tasks = c.tasks[:0]
+	for _, day := range first[:len(first)-len(days)] {
+		whole := segment{day, hoursOfDay}.span()
+		for _, in := range c.damaged {
+			if in = (span{max(in.from, whole.from), min(in.until, whole.until)}); in.from < in.until {
+				if err := c.addBlocks(v, day, in); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	c.damaged = c.damaged[:0]
+	return days, c.run()
+}
+
+// day adds tasks for what the window has of a day.
+func (c *counting) day(v *view, day int64) error {
 	since, until := c.query.Window.Bounds()
 	whole := segment{day, hoursOfDay}.span()
 	parts, err := v.visible(c.query.Type.Name, span{max(since, whole.from), min(until, whole.until)})
 	if err != nil {
 		return err
 	}
-	c.tasks = c.tasks[:0]
 	for _, in := range parts {
 		edges := []span{in}
 		if c.rollups {
@@ -155,7 +193,7 @@ func (c *counting) day(v *view, day int64) error {
 			return err
 		}
 	}
-	return c.run()
+	return nil
 }
 
 // widen returns a span with the parts of the day in which there are no events in
@@ -183,10 +221,10 @@ func (c *counting) widen(v *view, day int64, in span) (span, error) {
 	return in, nil
 }
 
-// addRollups counts the whole hours of a span from rollups, and returns what
-// is left to be looked for in blocks.
+// addRollups adds tasks for the whole hours of a span, from rollups, and returns
+// what is left to be looked for in blocks.
 func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err error) {
-	t, a := c.query.Type, c.workers[0].aggregator
+	t := c.query.Type
 	hour := int64(time.Hour)
 	first, until := -floor(-in.from, hour), floor(in.until, hour)
 	if first >= until {
@@ -199,17 +237,33 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 	}
 	if first == day && until == day+hoursOfDay && c.query.Interval%(hoursOfDay*time.Hour) == 0 {
 		if bucket := rollupBucket(v.tx, bucketDays, t.Name, day); bucket != nil && usable(bucket, t) {
-			return edges, a.AddRollup(hourStart(day), v.s.codec.sections(bucket))
+			c.addRollup(v, bucket, segment{day, hoursOfDay})
+			return edges, nil
 		}
 	}
 	err = forEachRollup(v.tx, bucketRollups, t.Name, span{first * hour, until * hour}, func(h int64, bucket *bbolt.Bucket) error {
-		if !usable(bucket, t) {
+		if usable(bucket, t) {
+			c.addRollup(v, bucket, segment{h, 1})
+		} else {
 			edges = append(edges, segment{h, 1}.span())
-			return nil
 		}
-		return a.AddRollup(hourStart(h), v.s.codec.sections(bucket))
+		return nil
 	})
 	return edges, err
+}
+
+func (c *counting) addRollup(v *view, bucket *bbolt.Bucket, of segment) {
+	stored := readRollup(bucket, of.first, c.query.Sections())
+	c.tasks = append(c.tasks, func(w *worker) error {
+		err := v.s.codec.addRollup(w.aggregator, stored)
+		if errors.Is(err, errDamagedRollup) {
+			v.s.damageRollup(c.query.Type.Name, of, err)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.damaged, err = append(c.damaged, of.span()), nil
+		}
+		return err
+	})
 }
 
 func floor(n, unit int64) int64 {

@@ -78,20 +78,11 @@ func physicalType(k event.Kind) format.Type {
 // Rows returns the number of events.
 func (b *Block) Rows() int { return b.rows }
 
-// Read returns all events with the columns that are asked for, and time. The
-// others are empty until Fill. A column that the block lacks is absent in all
-// events.
+// Read returns all events with the columns that are asked for; the others are
+// empty. A column that the block lacks is absent in all events.
 func (b *Block) Read(columns []int) (*event.Batch, error) {
 	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
-	if err := b.Fill(batch, []int{event.Time}); err != nil {
-		return nil, err
-	}
-	return batch, b.Fill(batch, columns)
-}
-
-// Fill adds columns to a batch that Read returned, where it lacks them.
-func (b *Block) Fill(batch *event.Batch, columns []int) error {
-	return b.fill(batch, columns, func(c *column, s *scratch) (event.Vector, error) { return c.read(b.rows, s) })
+	return batch, b.fill(batch, columns, func(c *column, s *scratch) (event.Vector, error) { return c.read(b.rows, s) })
 }
 
 func (b *Block) fill(batch *event.Batch, columns []int, read func(c *column, s *scratch) (event.Vector, error)) error {
@@ -110,8 +101,8 @@ func (b *Block) fill(batch *event.Batch, columns []int, read func(c *column, s *
 }
 
 // ReadRows returns some events, by their positions in the block, which must
-// ascend, with the columns that are asked for and time. It keeps no value of
-// other events in memory.
+// ascend, with the columns that are asked for. It keeps no value of other
+// events in memory.
 func (b *Block) ReadRows(columns []int, rows []int32) (*event.Batch, error) {
 	for i, row := range rows {
 		if row < 0 || int(row) >= b.rows || i > 0 && row <= rows[i-1] {
@@ -119,7 +110,7 @@ func (b *Block) ReadRows(columns []int, rows []int32) (*event.Batch, error) {
 		}
 	}
 	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
-	return batch, b.fill(batch, append([]int{event.Time}, columns...), func(c *column, s *scratch) (event.Vector, error) {
+	return batch, b.fill(batch, columns, func(c *column, s *scratch) (event.Vector, error) {
 		return c.readRows(b.rows, rows, s)
 	})
 }

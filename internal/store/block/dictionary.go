@@ -29,12 +29,8 @@ func (d *dictionary) load(p *page, codec format.CompressionCodec) error {
 
 // numbersOf looks up numbers by their indexes.
 func (d *dictionary) numbersOf(dst []int64, indexes []uint32) error {
-	if d.numbers == nil {
-		numbers := make([]int64, d.entries)
-		if err := decodeNumbers(numbers, d.values); err != nil {
-			return fmt.Errorf("read dictionary: %w", err)
-		}
-		d.numbers = numbers
+	if err := d.loadNumbers(); err != nil {
+		return err
 	}
 	for i, k := range indexes {
 		if int(k) >= len(d.numbers) {
@@ -42,6 +38,18 @@ func (d *dictionary) numbersOf(dst []int64, indexes []uint32) error {
 		}
 		dst[i] = d.numbers[k]
 	}
+	return nil
+}
+
+func (d *dictionary) loadNumbers() error {
+	if d.numbers != nil {
+		return nil
+	}
+	numbers := make([]int64, d.entries)
+	if err := decodeNumbers(numbers, d.values); err != nil {
+		return fmt.Errorf("read dictionary: %w", err)
+	}
+	d.numbers = numbers
 	return nil
 }
 
@@ -98,13 +106,50 @@ func (d *dictionary) texts(kind event.Kind, n int, wanted func(k int) bool) ([]s
 		if !wanted(k) {
 			continue
 		}
-		value := ""
-		if kind != event.KindIP {
-			value = string(text)
-		} else if value, err = parseIP(text); err != nil {
-			return nil, fmt.Errorf("read dictionary: %w", err)
+		value, err := textOf(kind, text)
+		if err != nil {
+			return nil, err
 		}
 		texts = append(texts, value)
 	}
 	return texts, nil
+}
+
+// eachText calls do with each text of a column that has texts, as a vector
+// holds them.
+func (d *dictionary) eachText(kind event.Kind, do func(k int, text string)) error {
+	return d.eachPlain(func(k int, text []byte) error {
+		value, err := textOf(kind, text)
+		if err == nil {
+			do(k, value)
+		}
+		return err
+	})
+}
+
+// eachPlain calls do with each text as it is in the file.
+func (d *dictionary) eachPlain(do func(k int, text []byte) error) error {
+	rest := d.values
+	for k := range d.entries {
+		text, after, err := nextText(rest)
+		if err != nil {
+			return fmt.Errorf("read dictionary: %w", err)
+		}
+		rest = after
+		if err := do(k, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func textOf(kind event.Kind, text []byte) (string, error) {
+	if kind != event.KindIP {
+		return string(text), nil
+	}
+	value, err := parseIP(text)
+	if err != nil {
+		return "", fmt.Errorf("read dictionary: %w", err)
+	}
+	return value, nil
 }

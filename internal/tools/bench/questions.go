@@ -41,16 +41,16 @@ func questions(o stream.Options) []question {
 	week := query.Window{Since: o.Begin().Add(cutOff), Until: o.End}
 	minute := query.Window{Since: o.End.Add(-time.Minute), Until: o.End}
 	is := func(column, value string) query.Filter { return query.Filter{Column: column, Values: []string{value}} }
-	all := stream.Types()
+	all, none, bytes := stream.Types(), []string{}, []string{"bytes_sent", "bytes_received"}
 	return []question{
 		{name: "last 60 s by command", goal: 500 * time.Microsecond,
-			summary: query.Summary{Type: connection.Type, Window: minute, GroupBy: []string{"command"}, Top: 10}},
-		{name: "7 days, top commands with bytes", goal: 2 * time.Millisecond, sums: []string{"bytes_sent", "bytes_received"},
-			summary: query.Summary{Type: connection.Type, Window: week, GroupBy: []string{"command"}, Top: 10}},
+			summary: query.Summary{Type: connection.Type, Window: minute, Sums: none, GroupBy: []string{"command"}, Top: 10}},
+		{name: "7 days, top commands with bytes", goal: 2 * time.Millisecond, sums: bytes,
+			summary: query.Summary{Type: connection.Type, Window: week, Sums: bytes, GroupBy: []string{"command"}, Top: 10}},
 		{name: "7 days, top destinations", goal: 20 * time.Millisecond,
-			summary: query.Summary{Type: connection.Type, Window: week, GroupBy: []string{"destination_ip"}, Top: 10}},
+			summary: query.Summary{Type: connection.Type, Window: week, Sums: none, GroupBy: []string{"destination_ip"}, Top: 10}},
 		{name: "7 days, drops per hour by reason", goal: time.Millisecond,
-			summary: query.Summary{Type: packetdrop.Type, Window: week, Interval: time.Hour}},
+			summary: query.Summary{Type: packetdrop.Type, Window: week, Sums: none, Interval: time.Hour}},
 		{name: questionPID, goal: 4 * time.Millisecond,
 			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("pid", strconv.FormatInt(p.PID, 10))}}},
 		{name: questionIP, goal: 10 * time.Millisecond,

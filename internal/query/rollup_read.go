@@ -1,0 +1,251 @@
+package query
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// AddRollup adds a rollup that begins at a time. The sections are those that
+// Sections names, in that order. The question must be one that rollups can
+// answer, see FromRollups.
+func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
+	var keep keeper
+	if len(a.query.Filters) == 1 {
+		m := a.query.Filters.Compile(a.query.Type)
+		if m.Nothing() {
+			return nil
+		}
+		keep = m.columns[0].value
+	}
+	parts := make([]*section, len(sections))
+	for i, name := range a.query.Sections() {
+		var err error
+		if parts[i], err = a.openSection(name, sections[i]); err != nil {
+			return fmt.Errorf("rollup of %s, section %q: %w", begin.Format(time.RFC3339), name, err)
+		}
+	}
+	a.addTotal(begin, parts[0], keep)
+	for i, l := range a.lists {
+		part := parts[1+i]
+		part.codes(l.columns[0], keep)
+		l.cells.grow(len(l.columns[0].values))
+		part.addTo(&l.cells, len(a.breakdown.values))
+	}
+	for i, distinct := range a.query.Distinct {
+		parts[1+len(a.lists)+i].codes(a.column(distinct), keep)
+	}
+	if slices.ContainsFunc(parts, func(s *section) bool { return s.bad }) {
+		return fmt.Errorf("rollup of %s: %w", begin.Format(time.RFC3339), errSection)
+	}
+	return a.checkSize()
+}
+
+// keeper tells which values are wanted; nil: all, the absent one included, which
+// no filter lets through.
+type keeper func(value) bool
+
+// addTotal adds the figures of all values that are kept.
+func (a *Aggregator) addTotal(begin time.Time, s *section, keep keeper) {
+	lists, cell := []*groupList{a.total}, []uint32{0}
+	if a.series != nil {
+		lists, cell = append(lists, a.series), append(cell, uint32(bucketOf(begin.UnixNano(), int64(a.query.Interval))-a.first))
+	}
+	kept := s.kept(keep)
+	for i, l := range lists {
+		s.at = s.at[:0]
+		for _, wanted := range kept {
+			if wanted {
+				s.at = append(s.at, cell[i])
+			} else {
+				s.at = append(s.at, leftOut)
+			}
+		}
+		figures := *s // which are read once for each list
+		figures.addTo(&l.cells, len(a.breakdown.values))
+		s.bad = s.bad || figures.bad
+	}
+}
+
+// section is a part of a rollup that is read.
+type section struct {
+	reader
+	kind      event.Kind
+	values    int      // beside the absent one
+	breakdown []uint32 // codes in the aggregator, by those here
+	sums      []int    // positions among the aggregator's sums, by those here; -1: not asked for
+	at        []uint32 // cells of the values, the absent one first; or leftOut
+}
+
+const leftOut = math.MaxUint32
+
+// openSection reads a section up to its values.
+func (a *Aggregator) openSection(name string, data []byte) (*section, error) {
+	s := &section{reader: reader{data: data}, breakdown: make([]uint32, 1, 8)}
+	if version := s.byte(); version != sectionVersion {
+		return nil, fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
+	}
+	for range s.count(1) {
+		s.breakdown = append(s.breakdown, a.breakdown.code(value{text: string(s.text())}))
+	}
+	for range s.count(1) {
+		name := string(s.text())
+		s.sums = append(s.sums, slices.IndexFunc(a.sums, func(at int) bool { return a.query.Type.Columns[at].Name == name }))
+	}
+	for len(s.sums) > 0 && s.sums[len(s.sums)-1] < 0 { // these need not be read
+		s.sums = s.sums[:len(s.sums)-1]
+	}
+	s.values = s.count(1)
+	if name != rollupTotal {
+		at, _ := a.query.Type.Column(name)
+		s.kind = a.query.Type.Columns[at].Kind
+	}
+	// Every figure takes a byte or more: a number of values that is made up must
+	// not make room for all that it promises.
+	if s.bad || (1+s.values)*(1+len(s.breakdown)+len(s.sums)) > len(s.data) {
+		return nil, errSection
+	}
+	return s, nil
+}
+
+// eachValue reads the values, in order. A text is good until the next one.
+func (s *section) eachValue(do func(text []byte, number int64)) {
+	var number int64
+	for range s.values {
+		if s.kind == event.KindInt {
+			number += s.varint()
+			do(nil, number)
+		} else {
+			do(s.text(), 0)
+		}
+	}
+}
+
+// codes reads the values of a column's section and finds their cells: those
+// that have the codes of the column.
+func (s *section) codes(c *valueColumn, keep keeper) {
+	s.at = make([]uint32, 1, 1+s.values)
+	if keep != nil {
+		s.at[0] = leftOut
+	}
+	s.eachValue(func(text []byte, number int64) {
+		var v value
+		code, known := c.find(text, number)
+		if !known {
+			v = value{string(text), number}
+		} else if keep != nil {
+			v = c.values[code]
+		}
+		switch {
+		case keep != nil && !keep(v):
+			code = leftOut
+		case !known:
+			code = c.code(v)
+		}
+		s.at = append(s.at, code)
+	})
+}
+
+// kept reads the values and tells which are wanted, the absent one first.
+func (s *section) kept(keep keeper) []bool {
+	kept := make([]bool, 1, 1+s.values)
+	kept[0] = keep == nil
+	s.eachValue(func(text []byte, number int64) {
+		kept = append(kept, keep == nil || keep(value{string(text), number}))
+	})
+	return kept
+}
+
+// addTo reads the figures into cells, which have room. Sums that the columns had
+// then and nobody asks for are left out.
+func (s *section) addTo(c *cells, breakdown int) {
+	c.widen(breakdown)
+	for _, g := range s.at {
+		if n := s.uvarint(); g != leftOut {
+			c.count[g] += int64(n)
+		}
+	}
+	for _, code := range s.breakdown {
+		for _, g := range s.at {
+			if n := s.uvarint(); n != 0 && g != leftOut {
+				c.counts[int(g)*c.width+int(code)] += int64(n)
+			}
+		}
+	}
+	for _, to := range s.sums {
+		for _, g := range s.at {
+			if n := s.varint(); to >= 0 && g != leftOut {
+				c.sums[int(g)*c.sumsOf+to] += n
+			}
+		}
+	}
+}
+
+// value is for those of rollups, and not for the absent one.
+func (c *ColumnMatcher) value(v value) bool {
+	if c.kind == event.KindInt {
+		return c.Number(v.number)
+	}
+	return c.Text(v.text)
+}
+
+var errSection = errors.New("is damaged")
+
+// reader takes numbers and texts from bytes that may be damaged; it never
+// reads beyond their end.
+type reader struct {
+	data []byte // what is left
+	bad  bool
+}
+
+func (r *reader) byte() byte {
+	if len(r.data) == 0 {
+		r.bad = true
+		return 0
+	}
+	b := r.data[0]
+	r.data = r.data[1:]
+	return b
+}
+
+func (r *reader) uvarint() uint64 {
+	n, size := binary.Uvarint(r.data)
+	if size <= 0 {
+		r.bad, r.data = true, nil
+		return 0
+	}
+	r.data = r.data[size:]
+	return n
+}
+
+func (r *reader) varint() int64 {
+	n, size := binary.Varint(r.data)
+	if size <= 0 {
+		r.bad, r.data = true, nil
+		return 0
+	}
+	r.data = r.data[size:]
+	return n
+}
+
+// count reads how many things follow, each of which takes at least so many bytes.
+func (r *reader) count(bytesEach int) int {
+	n := r.uvarint()
+	if n > uint64(len(r.data)/bytesEach) {
+		r.bad, r.data = true, nil
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) text() []byte {
+	n := r.count(1)
+	text := r.data[:n]
+	r.data = r.data[n:]
+	return text
+}
