@@ -2,6 +2,7 @@ package event
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Vector holds the values of one column of a batch, one entry per row.
@@ -51,6 +52,30 @@ func NewBatch(t *Type, capacity int) *Batch {
 
 // Len returns the number of events.
 func (b *Batch) Len() int { return len(b.Columns[Time].Ints) }
+
+// Reset removes all rows and keeps the memory.
+func (b *Batch) Reset() {
+	for i := range b.Columns {
+		v := &b.Columns[i]
+		v.Ints, v.Valid, v.Codes, v.Dict = v.Ints[:0], v.Valid[:0], v.Codes[:0], v.Dict[:0]
+		clear(v.index)
+	}
+}
+
+// Grow makes room for so many more rows.
+func (b *Batch) Grow(rows int) {
+	for i := range b.Columns {
+		v := &b.Columns[i]
+		v.Ints, v.Valid, v.Codes = grow(v.Ints, rows), grow(v.Valid, rows), grow(v.Codes, rows)
+	}
+}
+
+func grow[T any](s []T, n int) []T {
+	if s == nil { // the column has none
+		return nil
+	}
+	return slices.Grow(s, n)
+}
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
 func (b *Batch) Append(unixNano int64) {

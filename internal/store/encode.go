@@ -47,7 +47,10 @@ func (s *Store) encodePart(p *part) encodedPart {
 	for i, at := range places {
 		slots <- struct{}{}
 		group.Go(func() {
-			ofPlace[i] = s.encodeHour(at, join(batches[at]), at.hour < latest[at.typeName])
+			joined := s.joined(batches[at][0].Type)
+			appendAll(joined, batches[at])
+			ofPlace[i] = s.encodeHour(at, joined, at.hour < latest[at.typeName])
+			s.joins[at.typeName].Put(joined) // what is encoded does not refer to it
 			<-slots
 		})
 	}
@@ -59,18 +62,31 @@ func (s *Store) encodePart(p *part) encodedPart {
 	return all
 }
 
+// joined returns an empty batch to join others in, which is large in most cases
+// and used again.
+func (s *Store) joined(t *event.Type) *event.Batch {
+	b := s.joins[t.Name].Get().(*event.Batch)
+	b.Reset()
+	return b
+}
+
 // join returns a copy of the events of batches as one, with no other texts than
 // theirs.
 func join(batches []*event.Batch) *event.Batch {
+	joined := event.NewBatch(batches[0].Type, 0)
+	appendAll(joined, batches)
+	return joined
+}
+
+func appendAll(to *event.Batch, batches []*event.Batch) {
 	rows := 0
 	for _, b := range batches {
 		rows += b.Len()
 	}
-	joined := event.NewBatch(batches[0].Type, rows)
+	to.Grow(rows)
 	for _, b := range batches {
-		joined.AppendRows(b, nil)
+		to.AppendRows(b, nil)
 	}
-	return joined
 }
 
 // encodeHour makes a chunk or blocks of new events of an hour. Rows that the

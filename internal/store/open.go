@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -77,8 +78,8 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
-		types: make(map[string]*event.Type),
-		wake:  make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
+		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool),
+		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
 	s.SetLimits(o.Limits)
@@ -308,6 +309,9 @@ func (s *Store) collectTypes() error {
 			return fmt.Errorf("read schema %d: %w", number, err)
 		}
 		s.types[name] = t
+	}
+	for name, t := range s.types {
+		s.joins[name] = &sync.Pool{New: func() any { return event.NewBatch(t, 0) }}
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ type Store struct {
 	// maintaining is held while rows become blocks, days are joined or old events
 	// are removed. It comes before writing.
 	maintaining sync.Mutex
-	encoders    chan *block.Encoder // those not in use
+	encoders    chan *block.Encoder   // those not in use
+	joins       map[string]*sync.Pool // of *event.Batch, by type, see joined
 	limits      atomic.Pointer[Limits]
 
 	// By blockID: what was read since Open. Damaged ones have their span.

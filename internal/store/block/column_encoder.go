@@ -3,6 +3,7 @@ package block
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/encoding/delta"
@@ -18,6 +19,9 @@ const (
 	// It is one more than a multiple of 128: parquet-go encodes differences in
 	// blocks of so many, and wastes most of one that is not full.
 	pageRows = 32*128 + 1
+	// pageBits is how much the indexes of a page take: where there are few
+	// different values a page has more rows, up to all.
+	pageBits = 1 << 16
 	// idPageRows is for ids, which before compression are larger by far.
 	idPageRows = 2048
 )
@@ -98,8 +102,9 @@ func (e *columnEncoder) encode(v *event.Vector, kind event.Kind, rows int) (err 
 		return err
 	case e.nulls == rows: // one page, as there is nothing in it
 		e.encoding, perPage = format.Plain, rows
-	case e.nulls == 0 && e.encoding == format.RLEDictionary && e.pages[0].rows == 1: // next to nothing
-		perPage = rows
+	case e.encoding == format.RLEDictionary:
+		perPage = max(pageRows, pageBits/max(1, bits.Len(uint(e.pages[0].rows-1))))
+		perPage -= perPage % 8 // so that levels fill their bytes
 	}
 	e.addPages(perPage)
 	for _, p := range e.pages {

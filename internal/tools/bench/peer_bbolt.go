@@ -168,7 +168,11 @@ func (p *keyPerEvent) Summary(q question) ([]string, error) {
 	}
 	groups := make(map[string]*group)
 	by := q.summary.GroupBy[0]
-	err := p.scan(q.summary.Window, typeNeedle([]*event.Type{q.summary.Type}), true, func(_, line []byte) error {
+	must := typeNeedle([]*event.Type{q.summary.Type})
+	for _, f := range q.summary.Filters {
+		must = append(must, needle(q.summary.Type, f))
+	}
+	err := p.scan(q.summary.Window, must, true, func(_, line []byte) error {
 		key := field(line, by)
 		g := groups[string(key)]
 		if g == nil {

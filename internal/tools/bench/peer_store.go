@@ -7,7 +7,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -23,7 +22,7 @@ type storePeer struct {
 }
 
 func openStore(dir string) (peer, error) {
-	s, err := store.Open(store.Options{Path: filepath.Join(dir, "events.db"), Types: stream.Types(), FlushInterval: time.Second})
+	s, err := store.Open(store.Options{Path: filepath.Join(dir, "events.db"), Types: stream.Types()})
 	return &storePeer{Store: s}, err
 }
 

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
@@ -15,7 +13,7 @@ import (
 // question is asked of every peer. It has either a Summary or Events.
 type question struct {
 	name    string
-	goal    time.Duration // warm; see issue 3
+	goal    time.Duration // warm; see issue 3; 0: none
 	summary query.Summary // by the one column in GroupBy, or with an Interval by the breakdown of the type
 	sums    []string      // columns of which the sums are asked for too
 	events  query.Events  // of all, when nothing else is asked for: that is the export
@@ -29,6 +27,7 @@ const cutOff = 20*time.Minute + 34*time.Second
 // Questions of which the stream knows how many rows their answers have.
 const (
 	questionPID    = "newest 100 of a pid (has 100)"
+	questionDaemon = "the same of a daemon (100 in 7 days)"
 	questionIP     = "newest 100 of a destination (has 26)"
 	questionFailed = "failed of a command in 26.5 h"
 	questionExport = "export"
@@ -53,12 +52,17 @@ func questions(o stream.Options) []question {
 			summary: query.Summary{Type: packetdrop.Type, Window: week, Sums: none, Interval: time.Hour}},
 		{name: questionPID, goal: 4 * time.Millisecond,
 			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("pid", strconv.FormatInt(p.PID, 10))}}},
+		{name: questionDaemon,
+			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("pid", strconv.FormatInt(p.Daemon, 10))}}},
 		{name: questionIP, goal: 10 * time.Millisecond,
 			events: query.Events{Types: all, Limit: 100, Filters: query.Filters{is("destination_ip", p.IP.String())}}},
 		{name: "newest 100", goal: 2 * time.Millisecond,
 			events: query.Events{Types: all, Limit: 100}},
 		{name: questionFailed, goal: 4 * time.Millisecond,
 			events: query.Events{Types: all[:1], Window: query.Window{Since: p.FailSince, Until: p.FailUntil},
+				Filters: query.Filters{is("command", p.Command), is("state", "failed")}}},
+		{name: "the same, counted by error",
+			summary: query.Summary{Type: connection.Type, Window: query.Window{Since: p.FailSince, Until: p.FailUntil}, Sums: none, GroupBy: []string{"error"}, Top: 10,
 				Filters: query.Filters{is("command", p.Command), is("state", "failed")}}},
 		{name: questionExport, export: true, events: query.Events{Types: all, Ascending: true}},
 	}
@@ -82,11 +86,16 @@ func (q question) answer(p peer) (rows []string, err error) {
 // Canonical rows of summaries.
 
 func groupRow(key string, count int64, sums []int64) string {
-	return strings.TrimSpace(fmt.Sprintf("%s: %d %s", key, count, strings.Trim(fmt.Sprint(sums), "[]")))
+	row := strconv.AppendInt(append([]byte(key), ": "...), count, 10)
+	for _, sum := range sums {
+		row = strconv.AppendInt(append(row, ' '), sum, 10)
+	}
+	return string(row)
 }
 
 func bucketRow(begin time.Time, value string, count int64) string {
-	return fmt.Sprintf("%s %s: %d", begin.UTC().Format(time.RFC3339), value, count)
+	row := append(append(begin.UTC().AppendFormat(nil, time.RFC3339), ' '), value...)
+	return string(strconv.AppendInt(append(row, ": "...), count, 10))
 }
 
 // noValue is the key of the events that have none.

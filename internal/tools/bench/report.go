@@ -81,10 +81,10 @@ func (a *Answer) differs(b *Answer) string {
 func (r *Report) checkPlanted(p *PeerReport, o stream.Options) {
 	planted := o.Planted()
 	for _, a := range p.Asked.Answers {
-		want := slices.Index([]string{questionPID, questionIP, questionFailed, questionExport}, a.Question)
+		want := slices.Index([]string{questionPID, questionIP, questionFailed, questionExport, questionDaemon}, a.Question)
 		got, least, most := len(a.Rows), 0, len(a.Rows)
 		switch want {
-		case 0:
+		case 0, 4:
 			least, most = planted.PIDEvents, planted.PIDEvents
 		case 1:
 			least, most = planted.IPEvents, planted.IPEvents

@@ -9,13 +9,15 @@ import (
 
 const (
 	plantedPID      = 4_100_001 // above those of all other processes
+	plantedDaemon   = 4_100_002
 	plantedCommand  = 40
-	plantedPairs    = 50 // connections of the planted process, each opened and closed
+	plantedPairs    = 50 // connections of each planted process, each opened and closed
 	plantedVisits   = 10 // connections to the planted address
 	plantedDrops    = 6  // packets to it that were dropped
 	plantedFailures = 40
 
 	failWindow      = 26*time.Hour + 30*time.Minute
+	processLives    = 20 * time.Minute
 	plantedDuration = 50 * time.Millisecond
 )
 
@@ -25,6 +27,7 @@ type plantKind uint8
 
 const (
 	plantPID plantKind = iota + 1
+	plantDaemon
 	plantVisit
 	plantFailure
 )
@@ -44,7 +47,8 @@ func plants(o Options) []plant {
 			all = append(all, plant{at.UnixNano(), kind})
 		}
 	}
-	add(plantPID, plantedPairs, o.Begin(), o.Span/100*97)
+	add(plantPID, plantedPairs, o.Begin().Add(o.Span/100*61), processLives)
+	add(plantDaemon, plantedPairs, o.Begin(), o.Span/100*97)
 	add(plantVisit, plantedVisits, o.Begin(), o.Span/100*90)
 	add(plantFailure, plantedFailures, o.Planted().FailSince, failWindow)
 	slices.SortFunc(all, func(a, b plant) int { return cmp.Compare(a.at, b.at) })
@@ -60,7 +64,7 @@ func (c *connections) change(m *made, kind plantKind) {
 		m.destination = 0 // it came in
 	}
 	switch kind {
-	case plantPID:
+	case plantPID, plantDaemon:
 		m.command = plantedCommandOnly
 	case plantVisit:
 		m.destination = plantedAddress
@@ -70,7 +74,10 @@ func (c *connections) change(m *made, kind plantKind) {
 	p := &c.host.commands[m.command]
 	m.source, m.destinationPort = p.source, c.host.ports[m.destination]
 	m.pid = c.pid(m.command, p)
-	if kind == plantPID {
+	switch kind {
+	case plantPID:
 		m.pid = plantedPID
+	case plantDaemon:
+		m.pid = plantedDaemon
 	}
 }

@@ -84,7 +84,8 @@ func (s *Stream) Next(limit int) []*event.Batch {
 
 // Planted is what every stream holds so that there is something rare to look for.
 type Planted struct {
-	PID         int64 // a process with exactly PIDEvents events
+	PID         int64 // a process with exactly PIDEvents events in 20 minutes
+	Daemon      int64 // one with as many, in all of the time
 	PIDEvents   int
 	IP          netip.Addr // a destination with exactly IPEvents events, six of them drops
 	IPEvents    int
@@ -98,7 +99,7 @@ type Planted struct {
 func (o Options) Planted() Planted {
 	since := o.Begin().Add(o.Span / 5 * 2)
 	return Planted{
-		PID: plantedPID, PIDEvents: 2 * plantedPairs,
+		PID: plantedPID, Daemon: plantedDaemon, PIDEvents: 2 * plantedPairs,
 		IP: plantedIP, IPEvents: 2*plantedVisits + plantedDrops,
 		Command: commandName(plantedCommand), FailSince: since, FailUntil: since.Add(failWindow), MinFailures: plantedFailures,
 	}

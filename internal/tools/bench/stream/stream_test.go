@@ -54,10 +54,12 @@ func TestPlanted(t *testing.T) {
 		o := testOptions
 		o.Events = events
 		p := o.Planted()
-		pid, ip, failures := 0, 0, 0
+		pid, daemon, ip, failures := 0, 0, 0, 0
 		forEach(o, 1024, func(r event.Row) {
 			if n, ok := r.Int(event.PID); ok && n == p.PID {
 				pid++
+			} else if ok && n == p.Daemon {
+				daemon++
 			}
 			if text(r, "destination_ip") == p.IP.String() {
 				ip++
@@ -66,9 +68,9 @@ func TestPlanted(t *testing.T) {
 				failures++
 			}
 		})
-		if pid != p.PIDEvents || ip != p.IPEvents || failures < p.MinFailures {
-			t.Errorf("%d events: %d of the planted process (want %d), %d to the planted address (want %d), %d failures (want %d)",
-				events, pid, p.PIDEvents, ip, p.IPEvents, failures, p.MinFailures)
+		if pid != p.PIDEvents || daemon != p.PIDEvents || ip != p.IPEvents || failures < p.MinFailures {
+			t.Errorf("%d events: %d and %d of the planted processes (want %d), %d to the planted address (want %d), %d failures (want %d)",
+				events, pid, daemon, p.PIDEvents, ip, p.IPEvents, failures, p.MinFailures)
 		}
 	}
 }
