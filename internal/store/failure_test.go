@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -231,4 +232,41 @@ func TestSealingOnAFullDisk(t *testing.T) {
 	lift()
 	sealAll(t, s)
 	checkMany(t, s, 10_000)
+}
+
+// Retention that fails leaves everything as it is, and removes it when there is room.
+func TestRetentionOnAFullDisk(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	c := newClock()
+	s := openTest(t, Options{Path: testPath(t), now: c.now})
+	if err := s.beginRun(Run{Types: []string{"flow"}}); err != nil { // no maintain beside the test
+		t.Fatal(err)
+	}
+	for hour := range int64(6) {
+		for i := range int64(100) {
+			s.Append(flow(begin.Add(time.Duration(hour)*time.Hour+time.Duration(i)), 100*hour+i))
+		}
+	}
+	flush(t, s)
+	c.set(begin.Add(7 * time.Hour))
+	sealAll(t, s)
+	lift := limitFiles(t, 16<<10)
+	s.SetLimits(Limits{MaxSize: map[string]int64{"flow": 12_000}})
+	for range 2 {
+		if err := s.retain(); err == nil || !strings.Contains(err.Error(), "file too large") {
+			t.Fatalf("retain: %v", err)
+		}
+		checkMany(t, s, 600)
+		if got := describe(coverage(t, s, []*event.Type{flowType}, minutes(0, 400))); got != "" {
+			t.Errorf("gaps are %q although nothing was removed", got)
+		}
+	}
+	lift()
+	retain(t, s)
+	left := len(numbers(t, s, query.Events{Types: []*event.Type{flowType}}))
+	if got := describe(coverage(t, s, []*event.Type{flowType}, minutes(0, 400))); left == 0 || left == 600 || left%100 != 0 || got != fmt.Sprintf("0-%d retention", 60*(6-left/100)) {
+		t.Errorf("%d events are left, gaps are %q", left, got)
+	}
 }
