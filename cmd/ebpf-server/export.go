@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/srodi/ebpf-server/internal/format"
+	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/transfer"
 )
 
@@ -20,13 +22,14 @@ func exportCommand() *cobra.Command {
 	var name string
 	c := command("export [FILE]", "Write events as NDJSON, CSV or Parquet",
 		`Writes events, oldest first, to a file or to standard output. The format is that
-of --output, or what the file's name ends in, or NDJSON.`,
+of --output, or what the file's name ends in, or NDJSON. A row group of Parquet has
+events of one type only; those of a type are oldest first.`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			types, err := what.named()
 			if err != nil {
 				return err
 			}
-			source, done, err := from.events(what)
+			source, done, err := from.events(cmd, what)
 			if err != nil {
 				return err
 			}
@@ -46,8 +49,16 @@ of --output, or what the file's name ends in, or NDJSON.`,
 	return c
 }
 
+// tellDamage says what is missing from an export.
+func tellDamage(cmd *cobra.Command, gaps []query.Gap) {
+	for _, gap := range gaps {
+		cmd.PrintErrf("%s events from %s to %s are left out: a block of the file is damaged (see ebpf-server check)\n",
+			gap.Type, gap.From.Format(time.RFC3339), gap.Until.Format(time.RFC3339))
+	}
+}
+
 // events returns what hands out the events, and a function to be called after.
-func (w *whom) events(what which) (transfer.Source, func(), error) {
+func (w *whom) events(cmd *cobra.Command, what which) (transfer.Source, func(), error) {
 	types, err := what.named()
 	if err != nil {
 		return nil, nil, err
@@ -64,7 +75,10 @@ func (w *whom) events(what which) (transfer.Source, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return transfer.File{Store: s, Query: q}, func() { _ = s.Close() }, nil
+	return transfer.File{Store: s, Query: q}, func() {
+		tellDamage(cmd, s.Damaged())
+		_ = s.Close()
+	}, nil
 }
 
 func formatOf(name string, args []string) string {

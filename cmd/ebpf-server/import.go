@@ -17,10 +17,10 @@ func importCommand() *cobra.Command {
 	var skipBad bool
 	c := command("import --db FILE [INPUT...]", "Add events from NDJSON or Parquet files to a db file",
 		`Adds events to a db file that no server holds; the file is made if it is missing.
-Inputs are NDJSON or Parquet as export writes them; without one, or for "-",
-standard input is read. An input with a record that is no event is not imported at
-all, unless --skip-bad leaves such records out. Events are added as they are: the
-same input imported twice is there twice.`,
+Inputs are NDJSON or Parquet with the fields that export writes; without one, or
+for "-", standard input is read. An input with a record that is no event is not
+imported at all, unless --skip-bad leaves such records out. Events are added as
+they are: the same input imported twice is there twice.`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) (err error) {
 			if len(args) == 0 {
 				args = []string{"-"}

@@ -11,25 +11,31 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// Names are the formats that can be written.
-var Names = []string{"ndjson", "csv", "parquet"}
-
-// Writer writes events one by one. Nothing is complete before Close, which
-// leaves the underlying writer open.
+// Writer writes events one by one, as text. Nothing is complete before Close,
+// which leaves the underlying writer open.
 type Writer interface {
 	Write(event.Row) error
 	Close() error
 }
 
-// NewWriter returns a writer of events of the given types.
+// The formats.
+const (
+	NDJSON  = "ndjson"
+	CSV     = "csv"
+	Parquet = "parquet"
+)
+
+// Names are the formats that can be written.
+var Names = []string{NDJSON, CSV, Parquet}
+
+// NewWriter returns a writer of events of the given types, as NDJSON or CSV; see
+// NewParquetWriter for Parquet.
 func NewWriter(w io.Writer, name string, types []*event.Type) (Writer, error) {
 	switch name {
-	case "ndjson":
+	case NDJSON:
 		return &ndjsonWriter{out: bufio.NewWriterSize(w, 1<<16)}, nil
-	case "csv":
+	case CSV:
 		return newCSVWriter(w, types)
-	case "parquet":
-		return newParquetWriter(w, types)
 	}
 	return nil, fmt.Errorf("format %q is not known (known are %s)", name, strings.Join(Names, ", "))
 }

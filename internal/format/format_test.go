@@ -5,12 +5,15 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/format"
@@ -80,48 +83,67 @@ func rows(b *event.Batch) []string {
 func write(t testing.TB, name string, batches ...*event.Batch) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := format.NewWriter(&out, name, types)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range batches {
-		for i := range b.Len() {
-			if err := w.Write(event.Row{Batch: b, Index: i}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := w.Close(); err != nil {
+	if err := writeTo(&out, name, types, batches...); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
 }
 
+func writeTo(out io.Writer, name string, types []*event.Type, batches ...*event.Batch) error {
+	if name == format.Parquet {
+		w, err := format.NewParquetWriter(out, types)
+		for i := 0; err == nil && i < len(batches); i++ {
+			err = w.Batch(batches[i])
+		}
+		if err != nil {
+			return err
+		}
+		return w.Close()
+	}
+	w, err := format.NewWriter(out, name, types)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		for i := range b.Len() {
+			if err := w.Write(event.Row{Batch: b, Index: i}); err != nil {
+				return err
+			}
+		}
+	}
+	return w.Close()
+}
+
+// read reads all events of a file, each as it is printed.
+func read(data []byte, types []*event.Type, bad func(*format.BadRecord) error) (got []string, err error) {
+	r := format.NewReader(types)
+	take := func(batches []*event.Batch) error {
+		for _, b := range batches {
+			got = append(got, rows(b)...)
+		}
+		return nil
+	}
+	if bytes.HasPrefix(data, []byte("PAR1")) {
+		return got, r.Parquet(bytes.NewReader(data), int64(len(data)), take, bad)
+	}
+	return got, r.NDJSON(bytes.NewReader(data), take, bad)
+}
+
+func noneBad(b *format.BadRecord) error { return b }
+
+func sorted(texts []string) []string { return slices.Sorted(slices.Values(texts)) }
+
 // What is written is read back as it was.
 func TestRoundTrip(t *testing.T) {
-	flow, drop := random(flowType, 20_000), random(dropType, 500)
-	want := slices.Sorted(slices.Values(append(rows(flow), rows(drop)...)))
-	for _, name := range []string{"ndjson", "parquet"} {
+	flow, drop := random(flowType, 70_000), random(dropType, 500)
+	want := sorted(append(rows(flow), rows(drop)...))
+	for _, name := range []string{format.NDJSON, format.Parquet} {
 		t.Run(name, func(t *testing.T) {
-			data := write(t, name, flow, drop)
-			var got []string
-			take := func(b *event.Batch) error {
-				got = append(got, rows(b)...)
-				return nil
-			}
-			bad := func(b *format.BadRecord) error { return b }
-			r := format.NewReader(types)
-			var err error
-			if name == "ndjson" {
-				err = r.NDJSON(bytes.NewReader(data), take, bad)
-			} else {
-				err = r.Parquet(bytes.NewReader(data), int64(len(data)), take, bad)
-			}
+			got, err := read(write(t, name, flow, drop), types, noneBad)
 			if err != nil {
 				t.Fatal(err)
 			}
-			slices.Sort(got)
-			if !slices.Equal(got, want) {
+			if !slices.Equal(sorted(got), want) {
 				t.Errorf("%d events read, %d written, or they differ", len(got), len(want))
 			}
 		})
@@ -181,8 +203,10 @@ func TestBadLines(t *testing.T) {
 		input := good + "\n\n" + test.line + "\r\n" + good
 		taken := 0
 		var found []*format.BadRecord
-		err := format.NewReader(types).NDJSON(strings.NewReader(input), func(b *event.Batch) error {
-			taken += b.Len()
+		err := format.NewReader(types).NDJSON(strings.NewReader(input), func(batches []*event.Batch) error {
+			for _, b := range batches {
+				taken += b.Len()
+			}
 			return nil
 		}, func(b *format.BadRecord) error {
 			found = append(found, b)
@@ -197,15 +221,60 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
+// A long input is parsed by several at once; numbers of lines and the order of
+// what is handed on are as if it were by one.
+func TestManyLines(t *testing.T) {
+	const n = 100_000
+	var text bytes.Buffer
+	var want []int64
+	for i := range n {
+		switch {
+		case i%9_999 == 0:
+			text.WriteString("nonsense\n")
+			want = append(want, int64(i)+1)
+		case i%20_000 == 7:
+			text.WriteString(strings.Repeat("x", 1<<20+1) + "\n")
+			want = append(want, int64(i)+1)
+		default:
+			fmt.Fprintf(&text, `{"time":"2026-11-21T03:12:00Z","type":"flow","pid":%d,"command":"a longer text to fill some parts of the input with"}`+"\r\n\n", i)
+		}
+	}
+	var numbers, pids []int64
+	read := func(in io.Reader) error {
+		return format.NewReader(types).NDJSON(in, func(batches []*event.Batch) error {
+			pids = append(pids, batches[0].Columns[event.PID].Ints...)
+			return nil
+		}, func(b *format.BadRecord) error {
+			numbers = append(numbers, b.Number)
+			return nil
+		})
+	}
+	for i := range want { // the empty lines before it count
+		want[i] += want[i] - 1 - int64(i)
+	}
+	if err := read(bytes.NewReader(text.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(numbers, want) || len(pids) != n-len(want) || !slices.IsSorted(pids) {
+		t.Errorf("%d events, in order: %v; bad are %v, want %v", len(pids), slices.IsSorted(pids), numbers, want)
+	}
+	lines := int64(bytes.Count(text.Bytes(), []byte("\n")))
+	broken := errors.New("connection is broken")
+	err := read(io.MultiReader(bytes.NewReader(text.Bytes()), iotest.ErrReader(broken)))
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), fmt.Sprintf("read line %d", lines+1)) {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestReadStops(t *testing.T) {
 	stop := errors.New("stop")
 	line := `{"type":"none"}`
-	err := format.NewReader(types).NDJSON(strings.NewReader(line), func(*event.Batch) error { return nil }, func(*format.BadRecord) error { return stop })
+	err := format.NewReader(types).NDJSON(strings.NewReader(line), func([]*event.Batch) error { return nil }, func(*format.BadRecord) error { return stop })
 	if !errors.Is(err, stop) {
 		t.Errorf("error of bad is %v", err)
 	}
 	line = `{"time":"2026-11-21T03:12:00Z","type":"flow"}`
-	err = format.NewReader(types).NDJSON(strings.NewReader(line), func(*event.Batch) error { return stop }, func(b *format.BadRecord) error { return b })
+	err = format.NewReader(types).NDJSON(strings.NewReader(line), func([]*event.Batch) error { return stop }, func(b *format.BadRecord) error { return b })
 	if !errors.Is(err, stop) {
 		t.Errorf("error of take is %v", err)
 	}
@@ -220,25 +289,14 @@ func TestUnknownFormat(t *testing.T) {
 func FuzzParquet(f *testing.F) {
 	f.Add(write(f, "parquet", random(flowType, 50)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_ = format.NewReader(types).Parquet(bytes.NewReader(data), int64(len(data)), func(b *event.Batch) error {
-			for _, line := range rows(b) {
-				if !json.Valid([]byte(line)) {
-					t.Errorf("an event that cannot be printed: %q", line)
-				}
+		if !bytes.HasPrefix(data, []byte("PAR1")) {
+			return
+		}
+		got, _ := read(data, types, func(*format.BadRecord) error { return nil })
+		for _, line := range got {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("an event that cannot be printed: %q", line)
 			}
-			return nil
-		}, func(*format.BadRecord) error { return nil })
+		}
 	})
-}
-
-func BenchmarkWrite(b *testing.B) {
-	batch := random(flowType, 65536)
-	for _, name := range format.Names {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				write(b, name, batch)
-			}
-			b.ReportMetric(float64(batch.Len())*float64(b.N)/b.Elapsed().Seconds(), "events/s")
-		})
-	}
 }

@@ -1,114 +1,114 @@
 package format
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"slices"
-
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress/zstd"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
-// rowsAtOnce is how many events go to the Parquet writer in one call.
-const rowsAtOnce = 1024
-
-// rowGroupRows is the size of the row groups that are written: as many as fit
-// in a block of the store.
-const rowGroupRows = 65536
-
-// parquetWriter writes one Parquet file: numbers as INT64, times as timestamps
-// in nanoseconds, everything else as text, absent values as null.
-type parquetWriter struct {
-	out     *parquet.GenericWriter[any]
-	table   *table
-	columns []int // for each column of the file, that of the table; typeColumn for the type's name
-	rows    []parquet.Row
+// ParquetWriter writes one Parquet file: numbers as INT64, times as timestamps
+// in nanoseconds, everything else as text, absent values as null. Each row group
+// holds events of one type, in the order in which they are given. It is written
+// as soon as it is full, and is all that is kept in memory of a type.
+type ParquetWriter struct {
+	out     *block.Writer
+	encoder *block.Encoder
+	pending []*event.Batch // one of each type, less than a row group
+	encoded []byte
 }
 
-// typeColumn stands for the field "type", which is no column of a type.
-const typeColumn = -1
-
-func newParquetWriter(w io.Writer, types []*event.Type) (*parquetWriter, error) {
+// NewParquetWriter returns a writer of events of the given types. Nothing is
+// complete before Close, which leaves the underlying writer open.
+func NewParquetWriter(w io.Writer, types []*event.Type) (*ParquetWriter, error) {
 	t, err := newTable(types)
 	if err != nil {
 		return nil, err
 	}
-	fields := parquet.Group{"type": parquet.Encoded(parquet.String(), &parquet.RLEDictionary)}
-	for i, c := range t.columns {
-		fields[c.Name] = node(i, c)
-	}
-	schema := parquet.NewSchema("events", fields)
-	p := &parquetWriter{table: t, out: parquet.NewGenericWriter[any](w, schema, parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), parquet.MaxRowsPerRowGroup(rowGroupRows))}
-	for _, path := range schema.Columns() {
-		p.columns = append(p.columns, slices.IndexFunc(t.columns, func(c event.Column) bool { return c.Name == path[0] }))
-	}
-	return p, nil
-}
-
-func node(i int, c event.Column) parquet.Node {
-	if i == event.Time {
-		return parquet.Encoded(parquet.Timestamp(parquet.Nanosecond), &parquet.DeltaBinaryPacked)
-	}
-	switch c.Kind {
-	case event.KindInt:
-		return parquet.Optional(parquet.Leaf(parquet.Int64Type))
-	case event.KindID:
-		return parquet.Optional(parquet.Encoded(parquet.String(), &parquet.DeltaByteArray))
-	}
-	return parquet.Optional(parquet.Encoded(parquet.String(), &parquet.RLEDictionary))
-}
-
-func (p *parquetWriter) Write(row event.Row) error {
-	at, err := p.table.own(row)
+	encoder, err := block.NewEncoder()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	values := make(parquet.Row, 0, len(p.columns))
-	for column, i := range p.columns {
-		v, level := p.value(row, at, i), 0
-		if !v.IsNull() && i != typeColumn && i != event.Time { // those two are required
-			level = 1
+	out, err := block.NewWriter(w, t.columns)
+	return &ParquetWriter{out: out, encoder: encoder}, err
+}
+
+// Batch takes over events. A row group is sorted by time in itself; they must
+// come in that order for the whole file to be so.
+func (p *ParquetWriter) Batch(b *event.Batch) error {
+	i := p.place(b.Type.Name)
+	if i < 0 {
+		p.pending = append(p.pending, b)
+		return nil
+	}
+	if p.pending[i].Len()+b.Len() <= block.MaxRows {
+		p.pending[i].AppendRows(b, nil)
+		return nil
+	}
+	full := p.pending[i]
+	p.pending[i] = b
+	return p.rowGroup(full)
+}
+
+// Block writes events that are a block already, as it is. Those of the same type
+// that came before it are before it in the file.
+func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
+	if i := p.place(t.Name); i >= 0 {
+		before := p.pending[i]
+		p.pending = append(p.pending[:i], p.pending[i+1:]...)
+		if err := p.rowGroup(before); err != nil {
+			return err
 		}
-		values = append(values, v.Level(0, level, column))
 	}
-	if p.rows = append(p.rows, values); len(p.rows) == rowsAtOnce {
-		return p.flush()
-	}
-	return nil
+	return p.out.Append(data)
 }
 
-func (p *parquetWriter) value(row event.Row, at []int, i int) parquet.Value {
-	if i == typeColumn {
-		return parquet.ByteArrayValue([]byte(row.Batch.Type.Name))
-	}
-	own := at[i]
-	if own < 0 {
-		return parquet.NullValue()
-	}
-	if kind := p.table.columns[i].Kind; kind == event.KindInt || kind == event.KindTime {
-		if n, ok := row.Int(own); ok {
-			return parquet.Int64Value(n)
+// Close writes what is left.
+func (p *ParquetWriter) Close() error {
+	for _, b := range p.pending {
+		if err := p.rowGroup(b); err != nil {
+			return err
 		}
-		return parquet.NullValue()
-	}
-	text, ok := row.AppendText(nil, own)
-	if !ok {
-		return parquet.NullValue()
-	}
-	return parquet.ByteArrayValue(text)
-}
-
-func (p *parquetWriter) flush() error {
-	_, err := p.out.WriteRows(p.rows)
-	p.rows = p.rows[:0]
-	return err
-}
-
-func (p *parquetWriter) Close() error {
-	if err := p.flush(); err != nil {
-		return fmt.Errorf("write Parquet: %w", err)
 	}
 	return p.out.Close()
+}
+
+// place returns where in pending the events of a type are, or -1.
+func (p *ParquetWriter) place(typeName string) int {
+	for i, b := range p.pending {
+		if b.Type.Name == typeName {
+			return i
+		}
+	}
+	return -1
+}
+
+// rowGroup writes events as a row group, or as several if their texts are too long.
+func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
+	n := int32(b.Len())
+	if n == 0 {
+		return nil
+	}
+	b = block.Sort(b)
+	p.encoded, err = p.encoder.Append(p.encoded[:0], b)
+	switch {
+	case err == nil:
+		return p.out.Append(p.encoded)
+	case !errors.Is(err, block.ErrTooLarge) || n == 1:
+		return fmt.Errorf("write Parquet: %w", err)
+	}
+	for _, part := range [][2]int32{{0, n / 2}, {n / 2, n}} {
+		half := event.NewBatch(b.Type, int(part[1]-part[0]))
+		var rows []int32
+		for row := part[0]; row < part[1]; row++ {
+			rows = append(rows, row)
+		}
+		half.AppendRows(b, rows)
+		if err := p.rowGroup(half); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,83 +4,69 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/parquet-go/parquet-go"
-
-	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// Parquet reads a Parquet file with the fields that are written here.
-func (r *Reader) Parquet(in io.ReaderAt, size int64, take func(*event.Batch) error, bad func(*BadRecord) error) (err error) {
+// windowRows is how many rows of a Parquet file are looked at together. Texts
+// that are not in a dictionary are held as often as they occur in so many.
+const windowRows = 1 << 14
+
+// Parquet reads a Parquet file with the fields that are written here. A row that
+// is no event goes to bad, as a *BadRecord; what bad returns, if not nil, ends it.
+func (r *Reader) Parquet(in io.ReaderAt, size int64, take Take, bad func(*BadRecord) error) (err error) {
 	defer func() {
 		// The library panics on some damaged files.
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("read Parquet: file is damaged: %v", cause)
 		}
 	}()
-	file, err := parquet.OpenFile(in, size)
+	file, err := parquet.OpenFile(in, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(1<<16))
 	if err != nil {
 		return fmt.Errorf("read Parquet: %w", err)
 	}
-	var names []string
-	for _, path := range file.Schema().Columns() {
-		names = append(names, strings.Join(path, "."))
-	}
-	c := collector{take: take, batches: map[*event.Type]*event.Batch{}}
-	rows := make([]parquet.Row, rowsAtOnce)
-	number := int64(0)
+	w := window{r: r, c: &collector{take: take}, bad: bad}
 	for _, group := range file.RowGroups() {
-		if err := r.rowGroup(group, names, rows, &number, &c, bad); err != nil {
+		if err := w.rowGroup(file.Schema(), group); err != nil {
 			return err
 		}
 	}
-	return c.rest()
+	return w.c.rest()
 }
 
-func (r *Reader) rowGroup(group parquet.RowGroup, names []string, rows []parquet.Row, number *int64, c *collector, bad func(*BadRecord) error) error {
-	in := group.Rows()
-	defer in.Close()
-	for {
-		n, err := in.ReadRows(rows)
-		for _, row := range rows[:n] {
-			*number++
-			var problem *fieldError
-			switch failed := r.record(fieldsOf(row, names), c); {
-			case errors.As(failed, &problem):
-				if err := bad(&BadRecord{*number, failed}); err != nil {
-					return err
-				}
-			case failed != nil:
-				return failed
-			}
+func (w *window) rowGroup(schema *parquet.Schema, group parquet.RowGroup) (err error) {
+	w.columns = nil
+	defer func() {
+		for _, c := range w.columns {
+			c.close()
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
+	}()
+	chunks := group.ColumnChunks()
+	if len(chunks) == 0 {
+		return nil // whatever number of rows it claims to have
+	}
+	for i, path := range schema.Columns() {
+		leaf, _ := schema.Lookup(path...)
+		c, err := newFileColumn(leaf, chunks[i])
 		if err != nil {
-			return fmt.Errorf("read Parquet: row %d: %w", *number+1, err)
+			return fmt.Errorf("read Parquet: %w", err)
 		}
+		w.columns = append(w.columns, c)
 	}
-}
-
-func fieldsOf(row parquet.Row, names []string) map[string]any {
-	fields := make(map[string]any, len(row))
-	for _, v := range row {
-		switch v.Kind() {
-		case parquet.Int32, parquet.Int64:
-			if !v.IsNull() {
-				fields[names[v.Column()]] = v.Int64()
-			}
-		case parquet.ByteArray, parquet.FixedLenByteArray:
-			if !v.IsNull() {
-				fields[names[v.Column()]] = string(v.ByteArray())
-			}
-		default:
-			if !v.IsNull() {
-				fields[names[v.Column()]] = v.String()
+	for left := group.NumRows(); left > 0; left -= int64(w.n) {
+		w.n = int(min(left, windowRows))
+		for _, c := range w.columns {
+			if err := c.read(w.n); err != nil {
+				if errors.Is(err, io.EOF) {
+					err = io.ErrUnexpectedEOF
+				}
+				return fmt.Errorf("read Parquet: row %d: column %s: %w", w.done+1, c.name, err)
 			}
 		}
+		if err := w.events(); err != nil {
+			return err
+		}
+		w.done += int64(w.n)
 	}
-	return fields
+	return nil
 }

@@ -48,9 +48,14 @@ func (im *Import) File(ctx context.Context, file *os.File) (Result, error) {
 		}
 	}
 	var r Result
-	take := func(b *event.Batch) error {
-		r.Events += int64(b.Len())
-		return im.Store.AppendWait(ctx, b)
+	take := func(batches []*event.Batch) error {
+		for _, b := range batches {
+			r.Events += int64(b.Len())
+			if err := im.Store.AppendWait(ctx, b); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	err = im.read(ctx, file, info.Size(), take, func(*format.BadRecord) error {
 		r.Skipped++
@@ -66,7 +71,7 @@ func (im *Import) File(ctx context.Context, file *os.File) (Result, error) {
 func (im *Import) check(ctx context.Context, file *os.File, size int64) error {
 	var bad []string
 	n := 0
-	err := im.read(ctx, file, size, func(*event.Batch) error { return nil }, func(b *format.BadRecord) error {
+	err := im.read(ctx, file, size, func([]*event.Batch) error { return nil }, func(b *format.BadRecord) error {
 		if n++; n <= reportedBad {
 			bad = append(bad, b.Error())
 		}
@@ -86,7 +91,7 @@ func (im *Import) check(ctx context.Context, file *os.File, size int64) error {
 
 var parquetMagic = []byte("PAR1")
 
-func (im *Import) read(ctx context.Context, file *os.File, size int64, take func(*event.Batch) error, bad func(*format.BadRecord) error) error {
+func (im *Import) read(ctx context.Context, file *os.File, size int64, take format.Take, bad func(*format.BadRecord) error) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}

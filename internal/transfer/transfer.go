@@ -4,20 +4,20 @@ package transfer
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"net/url"
 
-	"github.com/srodi/ebpf-server/internal/api/client"
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/format"
 	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store"
 )
 
-// Source hands out events, oldest first.
+// Source hands out events.
 type Source interface {
+	// Events hands out one event after the other, oldest first.
 	Events(ctx context.Context, yield func(event.Row) error) error
+	// Pieces hands out many at once; those of one type are oldest first.
+	Pieces(ctx context.Context, yield func(store.Piece) error) error
 }
 
 // File is events of a db file.
@@ -33,34 +33,9 @@ func (f File) Events(ctx context.Context, yield func(event.Row) error) error {
 	return err
 }
 
-// Server is events of a running server.
-type Server struct {
-	Client     *client.Client
-	Types      []*event.Type
-	Parameters url.Values // of GET /api/events
-}
-
-// Events implements Source.
-func (s Server) Events(ctx context.Context, yield func(event.Row) error) error {
-	s.Parameters.Set("format", "ndjson")
-	s.Parameters.Set("order", "asc")
-	s.Parameters.Set("limit", "0")
-	body, err := s.Client.Get(ctx, "/api/events", s.Parameters)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	take := func(b *event.Batch) error {
-		for i := range b.Len() {
-			if err := yield(event.Row{Batch: b, Index: i}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return format.NewReader(s.Types).NDJSON(body, take, func(b *format.BadRecord) error {
-		return fmt.Errorf("the server's answer has a field that this program does not know: %w", b)
-	})
+// Pieces implements Source.
+func (f File) Pieces(ctx context.Context, yield func(store.Piece) error) error {
+	return f.Store.Pieces(ctx, f.Query, yield)
 }
 
 // reportRows is how many events are written before progress is told of them.
@@ -69,6 +44,12 @@ const reportRows = 1024
 // Export writes the events of a source. Progress is told how many were written
 // so far.
 func Export(ctx context.Context, from Source, to io.Writer, name string, types []*event.Type, progress func(events int64)) error {
+	if name == format.Parquet {
+		return exportParquet(ctx, from, to, types, progress)
+	}
+	if s, ok := from.(Server); ok && name == format.NDJSON {
+		return s.copy(ctx, to, progress)
+	}
 	w, err := format.NewWriter(to, name, types)
 	if err != nil {
 		return err
@@ -79,6 +60,27 @@ func Export(ctx context.Context, from Source, to io.Writer, name string, types [
 			progress(n)
 		}
 		return w.Write(row)
+	})
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// exportParquet lets blocks through as they are.
+func exportParquet(ctx context.Context, from Source, to io.Writer, types []*event.Type, progress func(events int64)) error {
+	w, err := format.NewParquetWriter(to, types)
+	if err != nil {
+		return err
+	}
+	var n int64
+	err = from.Pieces(ctx, func(p store.Piece) error {
+		n += int64(p.Rows)
+		progress(n)
+		if p.Block != nil {
+			return w.Block(p.Type, p.Block)
+		}
+		return w.Batch(p.Batch)
 	})
 	if err != nil {
 		return err
