@@ -78,7 +78,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
-		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool),
+		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool), forms: make(map[string]uint32),
 		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
@@ -311,6 +311,7 @@ func (s *Store) collectTypes() error {
 		s.types[name] = t
 	}
 	for name, t := range s.types {
+		s.forms[name] = formOf(t)
 		s.joins[name] = &sync.Pool{New: func() any { return event.NewBatch(t, 0) }}
 	}
 	return nil
