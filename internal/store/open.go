@@ -55,6 +55,11 @@ var allBuckets = [][][]byte{
 // quiet host records in days; each step costs an fsync.
 const growStep = 2 << 20
 
+// mapSize is how much address space a file has from the beginning. To map more
+// bbolt waits for all readers; and if that fails, as on a disk that has become
+// read-only, it is left with no map at all, and answers nothing until it is opened again.
+const mapSize = 1 << 30
+
 // maxEncoders are kept for the next blocks; each takes some MB.
 const maxEncoders = 2
 
@@ -161,7 +166,7 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType,
+			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
 		})
 		if err == nil {
 			db.AllocSize = growStep
