@@ -107,7 +107,7 @@ func (a *Aggregator) openSection(name string, data []byte) (*section, error) {
 	}
 	// Every figure takes a byte or more: a number of values that is made up must
 	// not make room for all that it promises.
-	if s.bad || (1+s.values)*(1+len(s.breakdown)+len(s.sums)) > len(s.data) {
+	if s.bad || (1+s.values)*(1+len(s.breakdown)+len(s.sums)) > s.left() {
 		return nil, errSection
 	}
 	return s, nil
@@ -199,45 +199,50 @@ var errSection = errors.New("is damaged")
 // reader takes numbers and texts from bytes that may be damaged; it never
 // reads beyond their end.
 type reader struct {
-	data []byte // what is left
+	data []byte
+	at   int // what is before it was read
 	bad  bool
 }
 
+func (r *reader) left() int { return len(r.data) - r.at }
+
+func (r *reader) fail() {
+	r.bad, r.at = true, len(r.data)
+}
+
 func (r *reader) byte() byte {
-	if len(r.data) == 0 {
-		r.bad = true
+	if r.left() == 0 {
+		r.fail()
 		return 0
 	}
-	b := r.data[0]
-	r.data = r.data[1:]
-	return b
+	r.at++
+	return r.data[r.at-1]
 }
 
 func (r *reader) uvarint() uint64 {
-	n, size := binary.Uvarint(r.data)
+	if r.at < len(r.data) && r.data[r.at] < 0x80 { // as most are
+		r.at++
+		return uint64(r.data[r.at-1])
+	}
+	n, size := binary.Uvarint(r.data[r.at:])
 	if size <= 0 {
-		r.bad, r.data = true, nil
+		r.fail()
 		return 0
 	}
-	r.data = r.data[size:]
+	r.at += size
 	return n
 }
 
 func (r *reader) varint() int64 {
-	n, size := binary.Varint(r.data)
-	if size <= 0 {
-		r.bad, r.data = true, nil
-		return 0
-	}
-	r.data = r.data[size:]
-	return n
+	n := r.uvarint()
+	return int64(n>>1) ^ -int64(n&1)
 }
 
 // count reads how many things follow, each of which takes at least so many bytes.
 func (r *reader) count(bytesEach int) int {
 	n := r.uvarint()
-	if n > uint64(len(r.data)/bytesEach) {
-		r.bad, r.data = true, nil
+	if n > uint64(r.left()/bytesEach) {
+		r.fail()
 		return 0
 	}
 	return int(n)
@@ -245,7 +250,6 @@ func (r *reader) count(bytesEach int) int {
 
 func (r *reader) text() []byte {
 	n := r.count(1)
-	text := r.data[:n]
-	r.data = r.data[n:]
-	return text
+	r.at += n
+	return r.data[r.at-n : r.at]
 }

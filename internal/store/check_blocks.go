@@ -192,7 +192,7 @@ func (s *Store) checkRollups(tx *bbolt.Tx, t *event.Type, day int64, hours map[i
 }
 
 func (s *Store) compareRollup(bucket *bbolt.Bucket, t *event.Type, want *query.Aggregator) error {
-	if !usable(bucket, t) {
+	if !s.usable(bucket, t) {
 		return nil
 	}
 	stored := query.NewRollup(t)
@@ -213,12 +213,12 @@ func (s *Store) compareRollup(bucket *bbolt.Bucket, t *event.Type, want *query.A
 // checkDays compares the rollups of days with those of their hours.
 func (s *Store) checkDays(tx *bbolt.Tx, t *event.Type) error {
 	return forEachRollup(tx, bucketDays, t.Name, allTime, func(day int64, bucket *bbolt.Bucket) error {
-		if !usable(bucket, t) {
+		if !s.usable(bucket, t) {
 			return nil
 		}
 		sum := query.NewRollup(t)
 		err := forEachRollup(tx, bucketRollups, t.Name, segment{day, hoursOfDay}.span(), func(hour int64, of *bbolt.Bucket) error {
-			if !usable(of, t) {
+			if !s.usable(of, t) {
 				return errors.New("one of its hours cannot be counted")
 			}
 			return s.codec.addWhole(sum, t, of, hour)

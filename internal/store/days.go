@@ -136,7 +136,7 @@ func (s *Store) makeDay(d doneDay) error {
 			buckets = append(buckets, bucket)
 			return nil
 		})
-		if err != nil || len(buckets) < 2 || slices.ContainsFunc(buckets, func(b *bbolt.Bucket) bool { return !usable(b, d.t) }) {
+		if err != nil || len(buckets) < 2 || slices.ContainsFunc(buckets, func(b *bbolt.Bucket) bool { return !s.usable(b, d.t) }) {
 			return err
 		}
 		sum := query.NewRollup(d.t)

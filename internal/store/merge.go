@@ -160,8 +160,9 @@ func (m *merge) load(src *source) error {
 // prepare sees to it that a source that is not at its end has a next row.
 func (m *merge) prepare(src *source) error {
 	if len(src.rows) == 0 && len(src.rest) > 0 {
-		// A few at a time, beginning with as many as are wanted.
-		n := min(max(4*src.piece, m.want, 64), len(src.rest))
+		// A few at a time, beginning with more than are wanted: the next are not
+		// built for nothing.
+		n := min(max(4*src.piece, m.want+1, 64), len(src.rest))
 		rows := src.rest[:n]
 		if !m.search.ascending {
 			rows = reversed(rows)

@@ -55,6 +55,11 @@ var allBuckets = [][][]byte{
 // quiet host records in days; each step costs an fsync.
 const growStep = 2 << 20
 
+// mapSize is how much address space a file has from the beginning. To map more
+// bbolt waits for all readers; and if that fails, as on a disk that has become
+// read-only, it is left with no map at all, and answers nothing until it is opened again.
+const mapSize = 1 << 30
+
 // maxEncoders are kept for the next blocks; each takes some MB.
 const maxEncoders = 2
 
@@ -78,7 +83,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
-		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool),
+		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool), forms: make(map[string]uint32),
 		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
@@ -161,7 +166,7 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType,
+			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
 		})
 		if err == nil {
 			db.AllocSize = growStep
@@ -311,6 +316,7 @@ func (s *Store) collectTypes() error {
 		s.types[name] = t
 	}
 	for name, t := range s.types {
+		s.forms[name] = formOf(t)
 		s.joins[name] = &sync.Pool{New: func() any { return event.NewBatch(t, 0) }}
 	}
 	return nil

@@ -92,7 +92,7 @@ func (s *Store) retain() error {
 			used = s.usedBytes() // pages take more than what is in them
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.joinRuns())...)
 }
 
 // unpinned returns all that may be removed, oldest first, and the bytes of all

@@ -2,8 +2,11 @@ package store
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -82,6 +85,35 @@ func TestRetention(t *testing.T) {
 	s = openTest(t, options)
 	if got := describe(coverage(t, s, flows, minutes(60, 300))); got != "60-165 retention" {
 		t.Errorf("gaps without retention are %q", got)
+	}
+}
+
+// Runs of which nothing is left become one, and coverage says the same.
+func TestRetentionJoinsRuns(t *testing.T) {
+	path, c := testPath(t), newClock()
+	limits := Limits{MaxAge: map[string]time.Duration{"flow": 3 * time.Hour, "drop": 3 * time.Hour}}
+	for i := range 30 { // one every ten minutes
+		c.set(minute(10 * i))
+		s := openTest(t, Options{Path: path, now: c.now, Limits: limits})
+		start(t, s, "flow", "drop")
+		s.Append(flow(minute(10*i), int64(i)))
+		c.set(minute(10*i + 5))
+		closeTest(t, s)
+	}
+	s := openTest(t, Options{Path: path, now: c.now, Limits: limits})
+	retain(t, s)
+	runs := 0
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return forEachRun(tx, func([]byte, *run) error {
+			runs++
+			return nil
+		})
+	})
+	if err != nil || runs < 18 || runs > 25 { // three hours of 30 runs in five
+		t.Errorf("%d runs are left, %v", runs, err)
+	}
+	if got := describe(coverage(t, s, testTypes, minutes(-60, 290))); !strings.HasPrefix(got, "-60-0 not_running, 0-105 retention, 105-110 not_running") {
+		t.Errorf("gaps are %q", got)
 	}
 }
 

@@ -31,7 +31,8 @@ func sectionKey(name string) string {
 // keyForm is where a rollup says under which declaration it was made.
 const keyForm = "\x01"
 
-// formOf tells apart declarations of a type that make different rollups. It is never 0.
+// formOf tells apart declarations of a type that make different rollups. It is
+// never 0. Store.forms has those of all types.
 func formOf(t *event.Type) uint32 {
 	words := []string{t.Breakdown}
 	for _, name := range query.RollupColumns(t) {
@@ -121,9 +122,9 @@ func (c *codec) addWhole(to *query.Aggregator, t *event.Type, bucket *bbolt.Buck
 }
 
 // usable tells whether a rollup was made under the present declaration.
-func usable(bucket *bbolt.Bucket, t *event.Type) bool {
+func (s *Store) usable(bucket *bbolt.Bucket, t *event.Type) bool {
 	form := bucket.Get([]byte(keyForm))
-	return len(form) == 4 && binary.BigEndian.Uint32(form) == formOf(t)
+	return len(form) == 4 && binary.BigEndian.Uint32(form) == s.forms[t.Name]
 }
 
 // rollupBucket returns the bucket of a rollup; of is bucketRollups or bucketDays.
@@ -181,7 +182,7 @@ func (s *Store) addToRollup(tx *bbolt.Tx, t *event.Type, hour int64, a *query.Ag
 
 // joinRollup adds the rollup that an hour has to what was counted.
 func (s *Store) joinRollup(old *bbolt.Bucket, t *event.Type, hour int64, a *query.Aggregator) (rollup, error) {
-	if a == nil || !usable(old, t) {
+	if a == nil || !s.usable(old, t) {
 		return noRollup(), nil
 	}
 	switch err := s.codec.addWhole(a, t, old, hour); {

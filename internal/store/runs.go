@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -163,4 +164,75 @@ func forEachRun(tx *bbolt.Tx, do func(key []byte, r *run) error) error {
 		}
 		return do(key, r)
 	})
+}
+
+// joinRuns makes one record of the runs that ended before all that is left, so
+// that a program that is started again and again does not fill the file. What
+// coverage says of their time is that it was removed.
+func (s *Store) joinRuns() error {
+	var keys [][]byte
+	var joined *run
+	err := s.view(func(v *view) error {
+		first, err := v.firstLeft()
+		if err != nil {
+			return err
+		}
+		return forEachRun(v.tx, func(key []byte, r *run) error {
+			if !r.End.IsZero() && r.End.UnixNano() < first {
+				keys, joined = append(keys, bytes.Clone(key)), joined.join(r)
+			}
+			return nil
+		})
+	})
+	if err != nil || len(keys) < 2 {
+		return err
+	}
+	return s.update(func(tx *bbolt.Tx) error {
+		for _, key := range keys[1:] {
+			if err := tx.Bucket(bucketCoverage).Bucket(bucketRuns).Delete(key); err != nil {
+				return err
+			}
+		}
+		return putRun(tx, keys[0], joined)
+	})
+}
+
+// firstLeft returns the time before which nothing of any type is left.
+func (v *view) firstLeft() (int64, error) {
+	left := allTime.until
+	for name := range v.s.types {
+		first, err := v.firstVisible(name, allTime.from)
+		if err != nil {
+			return 0, err
+		}
+		left = min(left, first)
+		if err := v.stored(name, func(_, first, _ int64) { left = min(left, first) }); err != nil {
+			return 0, err
+		}
+	}
+	return left, nil
+}
+
+// join returns a run that recorded what either did, as if without a break. The
+// first may be nil.
+func (r *run) join(later *run) *run {
+	next := *later
+	next.Recorded = nil
+	all := later.Recorded
+	if r != nil {
+		next.Start = r.Start
+		all = slices.Concat(r.Recorded, all)
+	}
+	for _, span := range all {
+		if span.Until.IsZero() {
+			span.Until = later.End
+		}
+		i := slices.IndexFunc(next.Recorded, func(known recording) bool { return known.Type == span.Type })
+		if i < 0 {
+			next.Recorded = append(next.Recorded, span)
+		} else if span.Until.After(next.Recorded[i].Until) {
+			next.Recorded[i].Until = span.Until
+		}
+	}
+	return &next
 }

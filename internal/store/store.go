@@ -71,6 +71,7 @@ type Store struct {
 	codec   *codec
 	schemas *schemas               // not changed after Open
 	types   map[string]*event.Type // by name; not changed after Open
+	forms   map[string]uint32      // of their rollups, see formOf; not changed after Open
 
 	// writing is held by every transaction that writes, and by Check, which
 	// bbolt does not allow beside one. Whoever takes mu too takes writing first.

@@ -80,13 +80,14 @@ func (v *view) days(t *event.Type, in span) ([]int64, error) {
 
 // counting feeds aggregators, one for each goroutine.
 type counting struct {
-	ctx     context.Context
-	query   query.Summary
-	matcher query.Matcher
-	wanted  wanted
-	rollups bool // the question can be answered from rollups
-	workers []*worker
-	tasks   []func(w *worker) error // of a view
+	ctx      context.Context
+	query    query.Summary
+	matcher  query.Matcher
+	wanted   wanted
+	rollups  bool     // the question can be answered from rollups
+	sections []string // of rollups, that hold the answer
+	workers  []*worker
+	tasks    []func(w *worker) error // of a view
 
 	mu      sync.Mutex // for what tasks leave
 	damaged []span     // of rollups that cannot be read
@@ -111,7 +112,7 @@ const (
 func newCounting(ctx context.Context, q query.Summary) (*counting, error) {
 	c := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), wanted: wantedOf(q.Filters, q.Type)}
 	_, err := c.worker(0)
-	c.rollups = err == nil && q.FromRollups()
+	c.rollups, c.sections = err == nil && q.FromRollups(), q.Sections()
 	return c, err
 }
 
@@ -236,13 +237,13 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 		}
 	}
 	if first == day && until == day+hoursOfDay && c.query.Interval%(hoursOfDay*time.Hour) == 0 {
-		if bucket := rollupBucket(v.tx, bucketDays, t.Name, day); bucket != nil && usable(bucket, t) {
+		if bucket := rollupBucket(v.tx, bucketDays, t.Name, day); bucket != nil && v.s.usable(bucket, t) {
 			c.addRollup(v, bucket, segment{day, hoursOfDay})
 			return edges, nil
 		}
 	}
 	err = forEachRollup(v.tx, bucketRollups, t.Name, span{first * hour, until * hour}, func(h int64, bucket *bbolt.Bucket) error {
-		if usable(bucket, t) {
+		if v.s.usable(bucket, t) {
 			c.addRollup(v, bucket, segment{h, 1})
 		} else {
 			edges = append(edges, segment{h, 1}.span())
@@ -253,7 +254,7 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 }
 
 func (c *counting) addRollup(v *view, bucket *bbolt.Bucket, of segment) {
-	stored := readRollup(bucket, of.first, c.query.Sections())
+	stored := readRollup(bucket, of.first, c.sections)
 	c.tasks = append(c.tasks, func(w *worker) error {
 		err := v.s.codec.addRollup(w.aggregator, stored)
 		if errors.Is(err, errDamagedRollup) {

@@ -1,12 +1,19 @@
 package store
 
 import (
+	"bytes"
+	"log/slog"
+	"reflect"
+	"strings"
+
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -104,5 +111,51 @@ func TestSummaryWindow(t *testing.T) {
 	}
 	if got := summarise(t, s, query.Summary{Filters: query.Filters{{Column: "reason", Values: []string{"x"}}}}); got.Count != 0 {
 		t.Errorf("a filter for a column that is not there finds %d", got.Count)
+	}
+}
+
+// A damaged rollup changes no answer: its time is counted from the events.
+func TestDamagedRollup(t *testing.T) {
+	c := newClock()
+	log := new(bytes.Buffer)
+	s := openTest(t, Options{Path: testPath(t), now: c.now, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	start(t, s, "flow")
+	for i := range int64(40) { // over two days
+		s.Append(flow(minute(int(i)*60), i))
+	}
+	c.set(minute(72 * 60))
+	sealAll(t, s)
+	for i, of := range [][]byte{bucketDays, bucketRollups} {
+		q := query.Summary{Window: minutes(0, 45*60), Lists: []string{"command"}, Interval: time.Duration(i) * time.Hour}
+		want := summarise(t, s, q)
+		var original []byte
+		damage := func(with func(bucket *bbolt.Bucket, key []byte) error) {
+			t.Helper()
+			err := s.update(func(tx *bbolt.Tx) error {
+				rollups := tx.Bucket(of).Bucket([]byte("flow"))
+				hour, _ := rollups.Cursor().First()
+				return with(rollups.Bucket(hour), []byte(sectionKey("command")))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		damage(func(bucket *bbolt.Bucket, key []byte) error {
+			original = bytes.Clone(bucket.Get(key))
+			value := bytes.Clone(original)
+			value[len(value)-6] ^= 1 // before the checksum
+			return bucket.Put(key, value)
+		})
+		if err := s.Check(nil); err == nil {
+			t.Errorf("Check finds nothing wrong with %s", of)
+		}
+		if got := summarise(t, s, q); !reflect.DeepEqual(got, want) {
+			t.Errorf("damaged %s: got %+v, want %+v", of, got, want)
+		}
+		if !strings.Contains(log.String(), "a rollup of the file is damaged") {
+			t.Errorf("%s: the log says %q", of, log)
+		}
+		log.Reset()
+		damage(func(bucket *bbolt.Bucket, key []byte) error { return bucket.Put(key, original) })
 	}
 }
