@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/srodi/ebpf-server/internal/daemon"
+	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/format"
 	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/transfer"
@@ -25,11 +27,7 @@ func exportCommand() *cobra.Command {
 of --output, or what the file's name ends in, or NDJSON. A row group of Parquet has
 events of one type only; those of a type are oldest first.`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			types, err := what.named()
-			if err != nil {
-				return err
-			}
-			source, done, err := from.events(cmd, what)
+			source, types, done, err := from.events(cmd, what)
 			if err != nil {
 				return err
 			}
@@ -57,25 +55,31 @@ func tellDamage(cmd *cobra.Command, gaps []query.Gap) {
 	}
 }
 
-// events returns what hands out the events, and a function to be called after.
-func (w *whom) events(cmd *cobra.Command, what which) (transfer.Source, func(), error) {
-	types, err := what.named()
-	if err != nil {
-		return nil, nil, err
-	}
+// events returns what hands out the events, their types, and a function to be
+// called after. A file may have types that this program does not record.
+func (w *whom) events(cmd *cobra.Command, what which) (transfer.Source, []*event.Type, func(), error) {
 	if w.db == "" {
+		types, err := what.named(daemon.Types())
+		if err != nil {
+			return nil, nil, nil, err
+		}
 		c, err := w.client()
-		return transfer.Server{Client: c, Types: types, Parameters: what.parameters()}, func() {}, err
-	}
-	q, err := what.query(types)
-	if err != nil {
-		return nil, nil, err
+		return transfer.Server{Client: c, Types: types, Parameters: what.parameters()}, types, func() {}, err
 	}
 	s, err := openFile(w.db)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return transfer.File{Store: s, Query: q}, func() {
+	types, err := what.named(s.Types())
+	var q query.Events
+	if err == nil {
+		q, err = what.query(types)
+	}
+	if err != nil {
+		_ = s.Close()
+		return nil, nil, nil, err
+	}
+	return transfer.File{Store: s, Query: q}, types, func() {
 		tellDamage(cmd, s.Damaged())
 		_ = s.Close()
 	}, nil

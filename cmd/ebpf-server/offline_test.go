@@ -115,7 +115,7 @@ func TestVerbErrors(t *testing.T) {
 		{[]string{"check", "--db", bad}, []string{"not a bbolt file"}},
 		{[]string{"export", "--server", "http://127.0.0.1:1"}, []string{"no ebpf-server answers", "--server", "--db"}},
 		{[]string{"export", "--server", "nonsense"}, []string{"is no URL"}},
-		{[]string{"export", "--db", running, "--type", "colour"}, []string{"--type", "colour"}},
+		{[]string{"export", "--type", "colour"}, []string{"--type", "colour", "there are connection, packet_drop"}},
 		{[]string{"import", "--db", fresh, bad}, []string{"record 2", "time", "nothing was imported", "--skip-bad"}},
 		{[]string{"import", bad}, []string{"db"}},
 		{[]string{"snapshot"}, []string{"arg"}},

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store"
 )
 
 // connections are n lines of events from some time on, three a second; every
@@ -72,6 +75,32 @@ func TestTransfer(t *testing.T) {
 		csv := verb(t, append([]string{"export", "--db", db, "--output", "csv"}, question...)...)
 		if got := strings.Count(csv, "\n") - 1; got != len(slices.DeleteFunc(want, func(line string) bool { return line == "" })) {
 			t.Errorf("%v: CSV of %d events, want %d", question, got, len(want))
+		}
+	}
+}
+
+// A file may come from a program with another monitor: its events are exported too.
+func TestExportOfAnotherType(t *testing.T) {
+	other := event.MustType(event.Type{Name: "dns", Collection: "dns", Breakdown: "answer", Summary: "Questions.",
+		Columns: []event.Column{{Name: "answer", Kind: event.KindString, Description: "What came back.", Example: "NXDOMAIN"}}})
+	db := filepath.Join(t.TempDir(), "events.db")
+	s, err := store.Open(store.Options{Path: db, Types: []*event.Type{other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, _ := other.Column("answer")
+	b := event.NewBatch(other, 1)
+	b.Append(time.Date(2026, 1, 5, 7, 0, 0, 0, time.UTC).UnixNano())
+	b.SetString(at, "NXDOMAIN")
+	s.Append(b)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"time":"2026-01-05T07:00:00Z","type":"dns","answer":"NXDOMAIN"}`
+	for _, question := range [][]string{{}, {"--type", "dns"}} {
+		got := verb(t, append([]string{"export", "--db", db}, question...)...)
+		if strings.TrimSpace(got) != want {
+			t.Errorf("%v: exported %q, want %s", question, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,9 +61,8 @@ func (w *which) addFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// named returns the types asked for.
-func (w *which) named() ([]*event.Type, error) {
-	all := daemon.Types()
+// named returns those of all types that are asked for.
+func (w *which) named(all []*event.Type) ([]*event.Type, error) {
 	if len(w.types) == 0 {
 		return all, nil
 	}
@@ -70,11 +70,19 @@ func (w *which) named() ([]*event.Type, error) {
 	for _, name := range w.types {
 		i := slices.IndexFunc(all, func(t *event.Type) bool { return t.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("--type: %q is not a type of events", name)
+			return nil, fmt.Errorf("--type: %q is not a type of events (there are %s)", name, nameList(all))
 		}
 		types = append(types, all[i])
 	}
 	return types, nil
+}
+
+func nameList(types []*event.Type) string {
+	var names []string
+	for _, t := range types {
+		names = append(names, t.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // parameters are the flags as the API takes them.

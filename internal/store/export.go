@@ -150,16 +150,16 @@ func (p *pieces) decode(in span) error {
 		if len(events) == 0 {
 			break
 		}
-		if err := p.yield(Piece{Type: p.t, Rows: len(events), Batch: joined(p.t, events)}); err != nil {
+		if err := p.yield(Piece{Type: p.t, Rows: len(events), Batch: batchOf(p.t, events)}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// joined makes a batch of events, in their order. It goes through each of the
+// batchOf makes a batch of events, in their order. It goes through each of the
 // batches that they are in once, as AppendRows takes its time to begin.
-func joined(t *event.Type, events []found) *event.Batch {
+func batchOf(t *event.Type, events []found) *event.Batch {
 	rows := make(map[*event.Batch][]int32)
 	var batches []*event.Batch
 	for _, f := range events {
