@@ -16,7 +16,7 @@ TEST_PACKAGES := nftables iproute2 procps
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 RACE_PACKAGES := gcc libc6-dev
 BENCH_PACKAGES := g++ libc6-dev
-# For example: make test TESTFLAGS=-v
+# For example: make test TESTFLAGS=-v; make test EBPF_SERVER_TEST_KILLS=50 kills the program as often in each test that does.
 TESTFLAGS ?=
 # How many events make bench keeps in the store and in what that is compared with.
 EVENTS ?= 10000000

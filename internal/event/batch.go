@@ -174,11 +174,14 @@ func (b *Batch) AppendRows(from *Batch, rows []int32) {
 		v.Codes = gather(v.Codes, src.Codes, rows)
 
 		known := make([]uint32, 1+len(src.Dict)) // code there to code here
-		for k, code := range v.Codes[begin:] {
-			if code != 0 && known[code] == 0 {
-				known[code] = v.code(src.Dict[code-1])
+		codes := v.Codes[begin:]
+		for k, code := range codes {
+			own := known[code]
+			if own == 0 && code != 0 {
+				own = v.code(src.Dict[code-1])
+				known[code] = own
 			}
-			v.Codes[begin+k] = known[code]
+			codes[k] = own
 		}
 	}
 }

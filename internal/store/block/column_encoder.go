@@ -1,9 +1,11 @@
 package block
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/encoding/delta"
@@ -118,16 +120,17 @@ func (e *columnEncoder) encode(v *event.Vector, kind event.Kind, rows int) (err 
 // appendLevels appends 1 for a value and 0 for an absent one, which is the
 // zero of its type, and counts the latter.
 func appendLevels[T bool | uint32](dst []uint8, values []T) (levels []uint8, nulls int) {
+	begin := len(dst)
+	dst = slices.Grow(dst, len(values))[:begin+len(values)]
 	var absent T
-	for _, v := range values {
+	for i, v := range values {
 		level := uint8(0)
 		if v != absent {
 			level = 1
 		}
-		dst = append(dst, level)
-		nulls += 1 - int(level)
+		dst[begin+i] = level
 	}
-	return dst, nulls
+	return dst, len(values) - bytes.Count(dst[begin:], []byte{1})
 }
 
 // encodeInts takes a dictionary where a number occurs eight times or more, on
@@ -167,9 +170,13 @@ func (e *columnEncoder) encodeTexts(v *event.Vector, kind event.Kind) (err error
 // the one before, and that one which ends a connection was seen not long ago.
 func (e *columnEncoder) encodeIDs(v *event.Vector) {
 	e.encoding = format.Plain
+	prefixes := make([]string, len(v.Dict))
+	for k, scope := range v.Dict {
+		prefixes[k] = validText(scope) + "-"
+	}
 	for i, code := range v.Codes {
 		if code != 0 {
-			e.texts = appendID(e.texts, validText(v.Dict[code-1]), v.Ints[i])
+			e.texts = appendID(e.texts, prefixes[code-1], v.Ints[i])
 			e.ends = append(e.ends, len(e.texts))
 		}
 	}
@@ -180,11 +187,15 @@ func (e *columnEncoder) encodeIDs(v *event.Vector) {
 // often compress better.
 func (e *columnEncoder) rank(codes []uint32, entries int) (order []uint32) {
 	order, ranks := e.ranking.of(codes, entries)
+	e.indexes = sized(e.indexes, len(codes))
+	n := 0
 	for _, code := range codes {
-		if code != 0 {
-			e.indexes = append(e.indexes, ranks[code])
+		e.indexes[n] = ranks[code]
+		if code != 0 { // no branch: which rows have a value cannot be predicted
+			n++
 		}
 	}
+	e.indexes = e.indexes[:n]
 	return order
 }
 
@@ -214,8 +225,8 @@ func (e *columnEncoder) addPages(perPage int) {
 		p := encodedPage{kind: format.DataPageV2, encoding: e.encoding, rows: min(perPage, e.rows-first)}
 		if len(e.levels) > 0 {
 			levels := e.levels[first : first+p.rows]
-			for _, level := range levels {
-				p.nulls += 1 - int(level)
+			if e.nulls > 0 {
+				p.nulls = p.rows - bytes.Count(levels, []byte{1})
 			}
 			begin := len(e.plain)
 			e.plain = e.appendLevels(e.plain, levels)

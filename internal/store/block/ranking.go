@@ -85,8 +85,13 @@ func (s *numberSet) code(n int64) uint32 {
 	return code
 }
 
+// soon is after how many rows encode gives up if half of them have a number
+// of their own.
+const soon = 4096
+
 // encode sets the codes of a vector's numbers, 0 where they are absent. It
-// gives up and reports false if there are more different ones than limit.
+// gives up and reports false if there are more different ones than limit, or
+// soon if that is to be expected.
 func (s *numberSet) encode(codes []uint32, v *event.Vector, limit int) bool {
 	s.reset()
 	var last int64
@@ -98,7 +103,7 @@ func (s *numberSet) encode(codes []uint32, v *event.Vector, limit int) bool {
 			continue
 		case lastCode == 0 || n != last: // neighbours are often alike
 			last, lastCode = n, s.code(n)
-			if len(s.values) > limit {
+			if len(s.values) > limit || len(s.values) > soon/2 && i < soon {
 				return false
 			}
 		}

@@ -22,12 +22,19 @@ func validText(s string) string {
 // appendIP appends an address, of 4 or 16 bytes, as PLAIN, in the form in
 // which it is printed.
 func appendIP(dst []byte, raw string) ([]byte, error) {
-	ip, ok := netip.AddrFromSlice([]byte(raw))
-	if !ok {
-		return dst, fmt.Errorf("address of %d bytes", len(raw))
-	}
 	begin := len(dst)
-	dst = ip.AppendTo(append(dst, 0, 0, 0, 0))
+	dst = append(dst, 0, 0, 0, 0)
+	switch len(raw) {
+	case 4: // a block has thousands of them
+		for i := range len(raw) {
+			dst = append(strconv.AppendUint(dst, uint64(raw[i]), 10), '.')
+		}
+		dst = dst[:len(dst)-1]
+	case 16:
+		dst = netip.AddrFrom16([16]byte([]byte(raw))).AppendTo(dst)
+	default:
+		return dst[:begin], fmt.Errorf("address of %d bytes", len(raw))
+	}
 	binary.LittleEndian.PutUint32(dst[begin:], uint32(len(dst)-begin-4))
 	return dst, nil
 }
@@ -88,11 +95,12 @@ func appendText(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// appendID appends an id as PLAIN, in the form in which it is printed.
-func appendID(dst []byte, scope string, n int64) []byte {
+// appendID appends an id as PLAIN, in the form in which it is printed. Prefix is
+// its scope and a dash.
+func appendID(dst []byte, prefix string, n int64) []byte {
 	begin := len(dst)
-	dst = append(append(dst, 0, 0, 0, 0), scope...)
-	dst = strconv.AppendUint(append(dst, '-'), uint64(n), 16)
+	dst = append(append(dst, 0, 0, 0, 0), prefix...)
+	dst = strconv.AppendUint(dst, uint64(n), 16)
 	binary.LittleEndian.PutUint32(dst[begin:], uint32(len(dst)-begin-4))
 	return dst
 }
