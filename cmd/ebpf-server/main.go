@@ -7,22 +7,17 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"github.com/srodi/ebpf-server/internal/memory"
 )
 
 // version is set by the build (-ldflags "-X main.version=...").
 var version = "dev"
 
-// gcPercent keeps the memory near to what is in use. That is large arrays without
-// pointers in most cases, which cost the collector little.
-const gcPercent = 50
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	memory.Bound()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// After the first signal the second one ends the program at once.
 	context.AfterFunc(ctx, stop)

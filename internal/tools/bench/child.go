@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"runtime/pprof"
 
+	"github.com/srodi/ebpf-server/internal/memory"
 	"github.com/srodi/ebpf-server/internal/tools/bench/stream"
 )
 
@@ -44,7 +44,7 @@ type result struct {
 }
 
 func runChild() error {
-	debug.SetGCPercent(50) // as cmd/ebpf-server does, for all peers
+	memory.Bound() // as cmd/ebpf-server does; for all peers
 	var j job
 	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
 		return fmt.Errorf("read job: %w", err)

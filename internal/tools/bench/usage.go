@@ -57,17 +57,17 @@ func settle(quiet time.Duration) (last time.Time) {
 	return last
 }
 
-// memory watches the anonymous memory of this process: pages of files, which
+// memoryWatch watches the anonymous memory of this process: pages of files, which
 // the kernel takes back when it likes, do not count.
-type memory struct {
+type memoryWatch struct {
 	stop chan struct{}
 	peak chan int64
 }
 
 const memoryInterval = 20 * time.Millisecond
 
-func watchMemory() *memory {
-	m := &memory{make(chan struct{}), make(chan int64)}
+func watchMemory() *memoryWatch {
+	m := &memoryWatch{make(chan struct{}), make(chan int64)}
 	go func() {
 		peak := anonymous()
 		ticker := time.NewTicker(memoryInterval)
@@ -86,7 +86,7 @@ func watchMemory() *memory {
 }
 
 // end returns the largest amount that was seen, in bytes.
-func (m *memory) end() int64 {
+func (m *memoryWatch) end() int64 {
 	close(m.stop)
 	return <-m.peak
 }
