@@ -74,6 +74,7 @@ type search struct {
 	ascending bool
 	last      *query.Cursor            // the last event that was found, or nil
 	whole     map[blockID]*event.Batch // blocks that the last step did not finish
+	found     []found                  // by the last step
 }
 
 func (s *Store) newSearch(ctx context.Context, q query.Events) *search {
@@ -96,7 +97,7 @@ type found struct {
 	rank int
 }
 
-// step returns the next events, at most so many.
+// step returns the next events, at most so many. They are good until the next step.
 func (r *search) step(limit int) (events []found, err error) {
 	err = r.s.view(func(v *view) error {
 		want := limit
@@ -108,6 +109,7 @@ func (r *search) step(limit int) (events []found, err error) {
 			return err
 		}
 		events, err = r.take(m, limit)
+		r.found = events
 		r.keepWhole(m)
 		return err
 	})
@@ -128,6 +130,7 @@ func (r *search) rest() span {
 
 // take returns events until there are as many as the limit.
 func (r *search) take(m *merge, limit int) (events []found, err error) {
+	events = r.found[:0]
 	for {
 		group, err := m.group()
 		if err != nil || len(group) == 0 {

@@ -19,6 +19,7 @@ type merge struct {
 	view    *view
 	want    int       // events that are still to be found
 	sources []*source // a heap: the one to read next is first
+	rows    []event.Row
 }
 
 // source is a segment or an hour of rows, until its parts take its place; or a
@@ -69,8 +70,11 @@ func (m *merge) add(src *source, first, last int64) {
 }
 
 // group returns the next events of one time and type, in order; none at the end.
-func (m *merge) group() (rows []event.Row, err error) {
-	var first *source
+// They are good until the next call.
+func (m *merge) group() ([]event.Row, error) {
+	rows := m.rows[:0]
+	var time int64
+	var typeIndex int
 	for len(m.sources) > 0 {
 		next := m.sources[0]
 		if next.parts != nil || next.load != nil {
@@ -79,9 +83,9 @@ func (m *merge) group() (rows []event.Row, err error) {
 			}
 			continue
 		}
-		if first == nil {
-			first = &source{time: next.time, typeIndex: next.typeIndex}
-		} else if next.time != first.time || next.typeIndex != first.typeIndex {
+		if len(rows) == 0 {
+			time, typeIndex = next.time, next.typeIndex
+		} else if next.time != time || next.typeIndex != typeIndex {
 			break
 		}
 		rows = append(rows, event.Row{Batch: next.batch, Index: int(next.rows[0])})
@@ -90,6 +94,7 @@ func (m *merge) group() (rows []event.Row, err error) {
 			return nil, err
 		}
 	}
+	m.rows = rows
 	return rows, nil
 }
 
