@@ -102,14 +102,16 @@ func check(p peer) error {
 // time. What takes longer than the budget is timed at the first asking.
 func askWarm(p peer, q question) (a Answer, err error) {
 	a.Question = q.name
+	var first answer
 	begin := time.Now()
 	if q.export {
 		err = exportLines(p, q, &a)
 		a.Lines = time.Since(begin)
 	} else {
-		a.Rows, err = q.answer(p)
+		first, err = q.ask(p)
 	}
 	spent := time.Since(begin)
+	a.Rows = first.text()
 	took := []time.Duration{spent}
 	if spent < warmBudget || q.export {
 		took, spent = nil, 0
@@ -119,7 +121,7 @@ func askWarm(p peer, q question) (a Answer, err error) {
 		if q.export {
 			err = exportValues(p, q, &a)
 		} else {
-			_, err = q.answer(p)
+			_, err = q.ask(p)
 		}
 		took = append(took, time.Since(begin))
 		spent += took[len(took)-1]
@@ -182,7 +184,7 @@ func askCold(j job, all []question, result *Asked) error {
 			if q.export {
 				err = exportValues(p, q, &Answer{})
 			} else {
-				_, err = q.answer(p)
+				_, err = q.ask(p)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", q.name, err)

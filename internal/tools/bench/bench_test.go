@@ -35,7 +35,9 @@ func fill(t *testing.T, name string) *PeerReport {
 		if q.export {
 			err = errors.Join(exportLines(p, q, &a), exportValues(p, q, &a))
 		} else {
-			a.Rows, err = q.answer(p)
+			var got answer
+			got, err = q.ask(p)
+			a.Rows = got.text()
 		}
 		if err != nil {
 			t.Errorf("%s: %s: %v", name, q.name, err)

@@ -15,8 +15,9 @@ import (
 type peer interface {
 	// Ingest stores events. They are safe on disk when it returns.
 	Ingest([]*event.Batch) error
-	// Summary answers a question for counts and sums with its canonical rows.
-	Summary(question) ([]string, error)
+	// Summary answers a question for counts and sums. The order within a time is
+	// anyone's.
+	Summary(question) ([]figures, error)
 	// Events hands the events asked for to do, in order.
 	Events(query.Events, func(row) error) error
 	Close() error

@@ -157,7 +157,7 @@ func field(line []byte, name string) []byte {
 	return rest[:bytes.IndexAny(rest, ",}")]
 }
 
-func (p *keyPerEvent) Summary(q question) ([]string, error) {
+func (p *keyPerEvent) Summary(q question) ([]figures, error) {
 	if q.summary.Interval > 0 {
 		return p.series(q.summary)
 	}
@@ -186,7 +186,7 @@ func (p *keyPerEvent) Summary(q question) ([]string, error) {
 		}
 		return nil
 	})
-	var rows []string
+	var rows []figures
 	texts := slices.Collect(maps.Keys(groups))
 	slices.SortFunc(texts, func(a, b string) int {
 		if c := cmp.Compare(groups[b].count, groups[a].count); c != 0 || (a == "") == (b == "") {
@@ -195,7 +195,7 @@ func (p *keyPerEvent) Summary(q question) ([]string, error) {
 		return cmp.Compare(len(b), len(a)) // the group without a value comes last
 	})
 	for _, text := range texts[:min(q.summary.Top, len(texts))] {
-		rows = append(rows, groupRow(cmp.Or(text, noValue), groups[text].count, groups[text].sums))
+		rows = append(rows, figures{key: cmp.Or(text, noValue), count: groups[text].count, sums: groups[text].sums})
 	}
 	return rows, err
 }
@@ -207,7 +207,7 @@ func rawKey(text string) string {
 	return text
 }
 
-func (p *keyPerEvent) series(q query.Summary) ([]string, error) {
+func (p *keyPerEvent) series(q query.Summary) ([]figures, error) {
 	type cell struct {
 		bucket int64
 		value  string
@@ -218,11 +218,9 @@ func (p *keyPerEvent) series(q query.Summary) ([]string, error) {
 		counts[cell{at / int64(q.Interval), string(field(line, q.Type.Breakdown))}]++
 		return nil
 	})
-	cells := slices.Collect(maps.Keys(counts))
-	slices.SortFunc(cells, func(a, b cell) int { return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.value, b.value)) })
-	var rows []string
-	for _, c := range cells {
-		rows = append(rows, bucketRow(time.Unix(0, c.bucket*int64(q.Interval)), c.value, counts[c]))
+	var rows []figures
+	for c := range counts {
+		rows = append(rows, figures{time: time.Unix(0, c.bucket*int64(q.Interval)), key: c.value, count: counts[c]})
 	}
 	return rows, err
 }

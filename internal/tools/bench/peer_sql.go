@@ -236,14 +236,14 @@ func (p *sqlPeer) Events(q query.Events, do func(row) error) error {
 	return rows.Err()
 }
 
-func (p *sqlPeer) Summary(q question) ([]string, error) {
+func (p *sqlPeer) Summary(q question) ([]figures, error) {
 	where, args := p.where([]*event.Type{q.summary.Type}, q.summary.Window, q.summary.Filters)
 	found, err := p.db.Query(summaryText(q, where), args...)
 	if err != nil {
 		return nil, err
 	}
 	defer found.Close()
-	var rows []string
+	var rows []figures
 	for found.Next() {
 		line, err := summaryRow(q, found)
 		if err != nil {
@@ -267,7 +267,7 @@ func summaryText(q question, where string) string {
 	return text + fmt.Sprintf(" FROM events%s GROUP BY %s ORDER BY n DESC, %s IS NULL, %s LIMIT %d", where, by, by, by, q.summary.Top)
 }
 
-func summaryRow(q question, found *sql.Rows) (string, error) {
+func summaryRow(q question, found *sql.Rows) (figures, error) {
 	var key sql.NullString
 	var count, bucket int64
 	to := []any{&key, &count}
@@ -279,10 +279,10 @@ func summaryRow(q question, found *sql.Rows) (string, error) {
 		to = append(to, &bucket)
 	}
 	if err := found.Scan(to...); err != nil {
-		return "", err
+		return figures{}, err
 	}
 	if q.summary.Interval > 0 {
-		return bucketRow(time.Unix(0, bucket), key.String, count), nil
+		return figures{time: time.Unix(0, bucket), key: key.String, count: count}, nil
 	}
 	by, _ := q.summary.Type.Column(q.summary.GroupBy[0])
 	switch {
@@ -292,5 +292,5 @@ func summaryRow(q question, found *sql.Rows) (string, error) {
 		ip, _ := netip.AddrFromSlice([]byte(key.String))
 		key.String = ip.String()
 	}
-	return groupRow(key.String, count, sums), nil
+	return figures{key: key.String, count: count, sums: sums}, nil
 }

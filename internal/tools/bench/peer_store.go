@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -56,17 +54,17 @@ func (p *storePeer) Finish() error {
 	return p.Seal(context.Background(), true, nil)
 }
 
-func (p *storePeer) Summary(q question) ([]string, error) {
+func (p *storePeer) Summary(q question) ([]figures, error) {
 	result, err := p.Store.Summary(context.Background(), q.summary)
 	if err != nil {
 		return nil, err
 	}
-	var rows []string
+	var rows []figures
 	if q.summary.Interval > 0 {
 		for _, bucket := range result.Series {
-			for _, value := range slices.Sorted(maps.Keys(bucket.Counts)) {
-				if n := bucket.Counts[value]; n > 0 {
-					rows = append(rows, bucketRow(bucket.Time, value, n))
+			for value, n := range bucket.Counts {
+				if n > 0 {
+					rows = append(rows, figures{time: bucket.Time, key: value, count: n})
 				}
 			}
 		}
@@ -81,7 +79,7 @@ func (p *storePeer) Summary(q question) ([]string, error) {
 		for i, column := range q.sums {
 			sums[i] = g.Sums[column]
 		}
-		rows = append(rows, groupRow(key, g.Count, sums))
+		rows = append(rows, figures{key: key, count: g.Count, sums: sums})
 	}
 	return rows, nil
 }

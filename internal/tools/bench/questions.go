@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -71,32 +74,56 @@ func questions(o stream.Options) []question {
 // exportGoal is in events a second.
 const exportGoal = 1.5e6
 
-// answer asks a peer. The rows are canonical: equal answers are equal text.
-func (q question) answer(p peer) (rows []string, err error) {
+// ask asks a peer. The answer is as the peer gives it: to make text of it takes
+// time that is not the peer's.
+func (q question) ask(p peer) (a answer, err error) {
 	if len(q.events.Types) == 0 {
-		return p.Summary(q)
+		a.figures, err = p.Summary(q)
+		return a, err
 	}
 	err = p.Events(q.events, func(r row) error {
-		rows = append(rows, string(r.AppendJSON(nil)))
+		a.rows = append(a.rows, string(r.AppendJSON(nil)))
 		return nil
 	})
-	return rows, err
+	return a, err
 }
 
-// Canonical rows of summaries.
-
-func groupRow(key string, count int64, sums []int64) string {
-	row := strconv.AppendInt(append([]byte(key), ": "...), count, 10)
-	for _, sum := range sums {
-		row = strconv.AppendInt(append(row, ' '), sum, 10)
-	}
-	return string(row)
+// answer is what a peer says: figures, or events as JSON.
+type answer struct {
+	figures []figures
+	rows    []string
 }
 
-func bucketRow(begin time.Time, value string, count int64) string {
-	row := append(append(begin.UTC().AppendFormat(nil, time.RFC3339), ' '), value...)
-	return string(strconv.AppendInt(append(row, ": "...), count, 10))
+// figures are those of a group of events: by time, or by the value of a column.
+type figures struct {
+	time  time.Time // of a series
+	key   string
+	count int64
+	sums  []int64
 }
 
 // noValue is the key of the events that have none.
 const noValue = "-"
+
+// text returns the rows of an answer. Equal answers are equal text.
+func (a answer) text() []string {
+	slices.SortStableFunc(a.figures, func(x, y figures) int {
+		if c := x.time.Compare(y.time); c != 0 || x.time.IsZero() {
+			return c
+		}
+		return cmp.Compare(x.key, y.key)
+	})
+	rows := a.rows
+	for _, f := range a.figures {
+		row := ""
+		if !f.time.IsZero() {
+			row = f.time.UTC().Format(time.RFC3339) + " "
+		}
+		row += fmt.Sprintf("%s: %d", f.key, f.count)
+		for _, sum := range f.sums {
+			row += fmt.Sprintf(" %d", sum)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
