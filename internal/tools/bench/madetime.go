@@ -30,8 +30,12 @@ type Retained struct {
 	Days []RetainedDay `json:"days"`
 	// Worst is the largest file for its live data, from the day on which it is full.
 	Worst float64 `json:"worst_file_to_live"`
-	// Growth is the largest file after day 4, to the largest until then.
+	// Growth is the largest file after day 4, to the largest until then, before
+	// the day of the snapshot.
 	Growth float64 `json:"growth_after_day_4"`
+	// Snapshot is the largest file from the day on which somebody took an hour to
+	// take a snapshot, to the largest before.
+	Snapshot float64 `json:"growth_by_snapshot"`
 }
 
 // RetainedDay is the state at the end of a day.
@@ -47,8 +51,9 @@ const (
 	quietRest     = 26 * time.Hour // in which hours and days are sealed and merged
 	retentionDays = 14
 	retentionAge  = 48 * time.Hour
-	fullDay       = 4 // from here on as much goes as comes
-	readerDay     = 6 // on which somebody reads very slowly
+	fullDay       = 4  // from here on as much goes as comes
+	readerDay     = 6  // on which somebody reads very slowly
+	snapshotDay   = 10 // on which somebody takes a snapshot as slowly: pages that come free wait for that
 	readerPause   = time.Hour
 )
 
@@ -136,13 +141,19 @@ func measureRetention(dir string, seed uint64, events int64) (*Retained, error) 
 		return nil, err
 	}
 	r := &Retained{}
-	reader := make(chan error, 1)
+	readers := make(chan error, 2)
 	err = s.Start(madeRun())
 	if err == nil {
 		err = deliver(s, stream.New(o), 32, func(now time.Time) error {
 			for day := len(r.Days) + 1; now.Sub(o.Begin()) >= time.Duration(day)*24*time.Hour-time.Hour; day++ {
-				if day == readerDay {
-					go func() { reader <- readSlowly(s) }()
+				switch day {
+				case readerDay:
+					go func() { readers <- readSlowly(s) }()
+				case snapshotDay:
+					go func() {
+						_, err := s.Snapshot(context.Background(), new(slowWriter))
+						readers <- err
+					}()
 				}
 				if err := r.note(s, dir); err != nil {
 					return err
@@ -152,7 +163,7 @@ func measureRetention(dir string, seed uint64, events int64) (*Retained, error) 
 		})
 	}
 	if err == nil {
-		err = <-reader
+		err = errors.Join(<-readers, <-readers)
 	}
 	r.judge()
 	return r, errors.Join(err, s.Check(nil), s.Close())
@@ -175,18 +186,33 @@ func (r *Retained) note(s *store.Store, dir string) error {
 }
 
 func (r *Retained) judge() {
-	before, after := int64(1), int64(0)
+	filling, full, last := int64(1), int64(1), int64(0)
 	for _, d := range r.Days {
 		if d.Day >= fullDay {
 			r.Worst = max(r.Worst, float64(d.File)/float64(max(d.Live, 1)))
 		}
-		if d.Day <= fullDay {
-			before = max(before, d.File)
-		} else {
-			after = max(after, d.File)
+		switch {
+		case d.Day <= fullDay:
+			filling = max(filling, d.File)
+		case d.Day <= snapshotDay: // whose note was made before it began
+			full = max(full, d.File)
+		default:
+			last = max(last, d.File)
 		}
 	}
-	r.Growth = float64(after) / float64(before)
+	r.Growth = float64(full) / float64(filling)
+	r.Snapshot = float64(last) / float64(max(filling, full))
+}
+
+// slowWriter takes an hour over the first bytes.
+type slowWriter struct{ begun bool }
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	if !w.begun {
+		w.begun = true
+		time.Sleep(readerPause)
+	}
+	return len(p), nil
 }
 
 var errReadEnough = errors.New("read enough")

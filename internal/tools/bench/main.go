@@ -43,7 +43,8 @@
 // A missed goal does not.
 //
 // The quiet host (one event a second for three days) and retention (48 hours kept
-// over 14 days) happen in made time, in memory, with the store's ordinary flushes and timers.
+// over 14 days, with a reader who takes an hour on day 6 and a snapshot that does on day
+// 10) happen in made time, in memory, with the store's ordinary flushes and timers.
 package main
 
 import (

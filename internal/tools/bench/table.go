@@ -152,6 +152,7 @@ func (r *Report) madeTimeLines() (lines []line) {
 	if r.Retained != nil {
 		add("48 h kept over 14 days, file to live data", atMost(1.7), r.Retained.Worst)
 		add("the same, growth after day 4", atMost(1.01), r.Retained.Growth)
+		add("the same, growth by a snapshot of an hour", goal{}, r.Retained.Snapshot)
 	}
 	return lines
 }
