@@ -108,6 +108,9 @@ type rollupID struct {
 func (c *codec) addRollup(to *query.Aggregator, r storedRollup) error {
 	sections := make([][]byte, len(r.sections))
 	for i, compressed := range r.sections {
+		if len(compressed) == 0 { // it would decompress to nothing
+			return fmt.Errorf("%w: it lacks a section", errDamagedRollup)
+		}
 		var err error
 		if sections[i], err = c.decoder.DecodeAll(compressed, nil); err != nil {
 			return fmt.Errorf("%w: %w", errDamagedRollup, err)

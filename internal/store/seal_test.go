@@ -246,3 +246,43 @@ func TestPagingWhileSealing(t *testing.T) {
 		flush(t, s)
 	}
 }
+
+// Filters let the same events through whether these are rows or blocks: rows are
+// looked at one by one, blocks are searched by their dictionaries.
+func TestFiltersOfRowsAndBlocks(t *testing.T) {
+	c := newClock()
+	s := openTest(t, Options{Path: testPath(t), now: c.now})
+	for i := range int64(300) {
+		s.Append(flow(minute(int(i)), i))
+	}
+	flush(t, s)
+	c.set(minute(72 * 60))
+	filters := map[string]query.Filters{
+		"address":              {{Column: "address", Values: []string{"10.0.0.1"}}},
+		"addresses":            {{Column: "address", Values: []string{"10.0.0.1", "10.0.0.3"}}},
+		"network":              {{Column: "address", Values: []string{"10.0.0.2/31"}}},
+		"address and network":  {{Column: "address", Values: []string{"10.0.0.1", "10.0.0.2/31"}}},
+		"pid":                  {{Column: "pid", Values: []string{"7", "299"}}},
+		"command and state":    {{Column: "command", Values: []string{"curl"}}, {Column: "state", Values: []string{"closed"}}},
+		"id":                   {{Column: "flow_id", Values: []string{"boot-b", "boot-c"}}},
+		"number":               {{Column: "sent", Values: []string{"900"}}},
+		"nothing of that kind": {{Column: "address", Values: []string{"::1"}}},
+	}
+	found := func() map[string][]int64 {
+		all := make(map[string][]int64)
+		for name, f := range filters {
+			all[name] = numbers(t, s, query.Events{Types: []*event.Type{flowType}, Filters: f, Window: minutes(5, 290), Ascending: true})
+		}
+		return all
+	}
+	rows := found()
+	sealAll(t, s)
+	for name, blocks := range found() {
+		if !slices.Equal(blocks, rows[name]) {
+			t.Errorf("%s: %v in blocks, %v in rows", name, blocks, rows[name])
+		}
+		if (len(blocks) == 0) != (name == "nothing of that kind") {
+			t.Errorf("%s: %d events", name, len(blocks))
+		}
+	}
+}

@@ -78,7 +78,7 @@ func Compact(ctx context.Context, from, to string, progress func(done, total int
 }
 
 func copyCompact(ctx context.Context, src *bbolt.DB, to string, progress func(done, total int64)) (err error) {
-	dst, err := bbolt.Open(to, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, NoSync: true})
+	dst, err := bbolt.Open(to, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistArrayType, NoSync: true})
 	if err != nil {
 		return reason(err)
 	}

@@ -156,6 +156,10 @@ func TestDamagedRollup(t *testing.T) {
 			t.Errorf("%s: the log says %q", of, log)
 		}
 		log.Reset()
+		damage(func(bucket *bbolt.Bucket, key []byte) error { return bucket.Delete(key) })
+		if got := summarise(t, s, q); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s without a section: got %+v, want %+v", of, got, want)
+		}
 		damage(func(bucket *bbolt.Bucket, key []byte) error { return bucket.Put(key, original) })
 	}
 }
