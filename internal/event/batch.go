@@ -14,7 +14,7 @@ import (
 //	KindIP      Codes, Dict (raw address bytes)
 //	KindID      Codes, Dict (the scope), Ints (the number)
 type Vector struct {
-	Ints  []int64
+	Ints  []int64 // 0 where absent
 	Valid []bool
 	Codes []uint32 // 0 where absent, else 1 + position in Dict
 	Dict  []string // the distinct values, in order of first use

@@ -207,31 +207,34 @@ func (l *groupList) key(g int) groupKey {
 }
 
 // gatherAddends collects what is added up, once for all lists: many events have
-// nothing of it.
+// nothing of it. Which ones cannot be predicted, so there is no branch on it.
 func (a *Aggregator) gatherAddends(b *event.Batch, sel []int32) {
 	a.summed, a.addends = a.summed[:0], a.addends[:0]
 	if len(a.sums) == 0 {
 		return
 	}
-	a.summed = slices.Grow(a.summed, len(sel))
-	a.addends = slices.Grow(a.addends, len(sel)*len(a.sums))
-	for i, row := range sel {
-		any := false
-		for _, column := range a.sums {
-			any = any || b.Columns[column].Valid[row]
-		}
-		if !any {
-			continue
-		}
-		a.summed = append(a.summed, int32(i))
-		for _, column := range a.sums {
-			n := int64(0)
-			if v := &b.Columns[column]; v.Valid[row] {
-				n = v.Ints[row]
-			}
-			a.addends = append(a.addends, n)
-		}
+	var columns [][]int64
+	for _, at := range a.sums {
+		columns = append(columns, b.Columns[at].Ints)
 	}
+	a.summed = slices.Grow(a.summed, len(sel))[:len(sel)]
+	a.addends = slices.Grow(a.addends, len(sel)*len(columns))[:len(sel)*len(columns)]
+	n := 0 // how many there are; what stands behind is written over
+	for i, row := range sel {
+		some := int64(0)
+		addends := a.addends[n*len(columns):][:len(columns)]
+		for s, ints := range columns {
+			addends[s] = ints[row]
+			some |= ints[row]
+		}
+		a.summed[n] = int32(i)
+		any := 0
+		if some != 0 {
+			any = 1
+		}
+		n += any
+	}
+	a.summed, a.addends = a.summed[:n], a.addends[:n*len(columns)]
 }
 
 // tally adds the selected rows to the groups that they belong to.

@@ -63,11 +63,16 @@ func (s *Store) openIndex(id blockID, value []byte) (block.Index, error) {
 	return block.OpenIndex(data)
 }
 
-// fetch finds the bytes of a block. Unlike reading them it is nothing for
-// several goroutines at once.
+// fetch finds the bytes of a block, which will be read. Unlike reading them it is
+// nothing for several goroutines at once.
 func (v *view) fetch(b *storedBlock) {
-	if bucket := blockBucket(v.tx, b.typeName, b.segment, b.number); bucket != nil {
-		b.value, b.sum = bucket.Get(keyBlock), bucket.Get(keyChecksum)
+	bucket := blockBucket(v.tx, b.typeName, b.segment, b.number)
+	if bucket == nil {
+		return
+	}
+	b.value, b.sum = bucket.Get(keyBlock), bucket.Get(keyChecksum)
+	if !v.s.kept.has(b.blockID) {
+		willNeed(b.value)
 	}
 }
 
@@ -77,7 +82,6 @@ func (s *Store) openBlock(b storedBlock, t *event.Type) (*block.Block, error) {
 	if _, known := s.damaged.Load(b.blockID); known {
 		return nil, errDamaged
 	}
-	willNeed(b.value)
 	if _, ok := s.verified.Load(b.blockID); !ok {
 		if !bytes.Equal(checksum(b.value), b.sum) {
 			return nil, s.damage(b, errors.New("its checksum is wrong"))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"math"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -43,7 +42,7 @@ func (s *Store) encodePart(p *part) encodedPart {
 	})
 	ofPlace := make([]encodedPart, len(places))
 	var group sync.WaitGroup
-	slots := make(chan struct{}, min(runtime.GOMAXPROCS(0), maxWorkers))
+	slots := make(chan struct{}, processors())
 	for i, at := range places {
 		slots <- struct{}{}
 		group.Go(func() {

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"errors"
-	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -19,6 +17,7 @@ type merge struct {
 	view    *view
 	want    int       // events that are still to be found
 	sources []*source // a heap: the one to read next is first
+	ahead   int       // how many blocks are loaded together
 	rows    []event.Row
 }
 
@@ -108,23 +107,34 @@ func (m *merge) open(src *source) error {
 		heap.Pop(m)
 		return src.parts()
 	}
-	next := []*source{src}
-	if src.block {
-		var err error
-		if next, err = m.nextBlocks(min(runtime.GOMAXPROCS(0), maxWorkers)); err != nil {
-			return err
-		}
+	if !src.block {
+		err := m.load(src)
+		m.settle()
+		return err
 	}
-	errs := make([]error, len(next))
-	var group sync.WaitGroup
-	for i, src := range next[1:] {
-		group.Go(func() { errs[1+i] = guard(func() error { return m.load(src) }) })
+	workers := processors()
+	m.ahead = max(m.ahead, workers)
+	blocks, err := m.nextBlocks(m.ahead)
+	if err != nil {
+		return err
 	}
-	errs[0] = m.load(next[0])
-	group.Wait()
-	m.sources = slices.DeleteFunc(m.sources, func(src *source) bool { return src.load == nil && src.parts == nil && len(src.rows) == 0 })
+	err = inParallel(workers, len(blocks), func(_, i int) error { return m.load(blocks[i]) })
+	found, whole := 0, false
+	for _, src := range blocks {
+		found += len(src.rows) + len(src.rest)
+		whole = whole || src.id != nil
+	}
+	if found < m.want && !whole { // to wait for the slowest of a few takes longer than a block too many
+		m.ahead = max(m.ahead, min(4*m.ahead, 16))
+	}
+	m.settle()
+	return err
+}
+
+// settle puts the heap in order after sources were loaded.
+func (m *merge) settle() {
+	m.sources = slices.DeleteFunc(m.sources, func(src *source) bool { return src.isOpen() && len(src.rows) == 0 })
 	heap.Init(m)
-	return errors.Join(errs...)
 }
 
 // nextBlocks returns the next blocks that are not loaded; the first source is one.

@@ -2,47 +2,25 @@ package store
 
 import (
 	"errors"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
-// run does the tasks on all processors.
+// run does the tasks on all processors, and forgets them.
 func (c *counting) run() error {
-	n := min(runtime.GOMAXPROCS(0), maxWorkers, len(c.tasks))
-	if n <= 1 {
-		return c.work(c.workers[0], new(atomic.Int64))
-	}
-	if _, err := c.worker(n - 1); err != nil {
+	workers := processors()
+	tasks := append(c.long, c.tasks...)
+	c.long, c.tasks = c.long[:0], c.tasks[:0]
+	if _, err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
 		return err
 	}
-	var next atomic.Int64
-	var group sync.WaitGroup
-	errs := make([]error, n)
-	for i := range n {
-		group.Go(func() {
-			errs[i] = guard(func() error { return c.work(c.workers[i], &next) })
-		})
-	}
-	group.Wait()
-	return errors.Join(errs...)
-}
-
-func (c *counting) work(w *worker, next *atomic.Int64) error {
-	for {
-		i := int(next.Add(1)) - 1
-		if i >= len(c.tasks) {
-			return nil
-		}
+	return inParallel(workers, len(tasks), func(worker, task int) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.tasks[i](w); err != nil {
-			return err
-		}
-	}
+		return tasks[task](c.workers[worker])
+	})
 }
 
 func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
@@ -61,32 +39,33 @@ func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
 // block reads the columns that are counted only if some events match, and only
 // the pages that they are in if those are few.
 func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error {
-	opened, err := s.openBlock(stored, c.query.Type)
-	if errors.Is(err, errDamaged) {
-		return nil
-	}
 	columns := w.aggregator.Columns()
 	if c.query.Interval > 0 {
 		columns = append(columns, event.Time)
 	}
 	var b *event.Batch
 	var rows []int32
-	if err == nil {
+	err := s.readBlock(stored, c.query.Type, func(opened *block.Block) (err error) {
 		rows, err = findRows(opened, stored, in, filtersOf(c.matcher))
-	}
-	switch {
-	case err != nil:
-	case len(rows) == 0:
+		switch {
+		case err != nil || len(rows) == 0:
+		case isNarrow(rows, opened.Rows()):
+			b, err = opened.ReadRows(columns, rows)
+			rows = allRows(len(rows))
+		default:
+			first := rows[0]
+			b, err = opened.ReadRange(columns, int(first), int(rows[len(rows)-1])+1)
+			for i := range rows {
+				rows[i] -= first
+			}
+		}
+		return err
+	})
+	if errors.Is(err, errDamaged) { // it is left out, and the coverage says so
 		return nil
-	case isNarrow(rows, opened.Rows()):
-		b, err = opened.ReadRows(columns, rows)
-		rows = allRows(len(rows))
-	default:
-		b, err = opened.Read(columns)
 	}
-	if err != nil {
-		_ = s.damage(stored, err) // it is left out, and the coverage says so
-		return nil
+	if err != nil || len(rows) == 0 {
+		return err
 	}
 	return w.aggregator.Add(b, rows)
 }

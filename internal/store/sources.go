@@ -104,30 +104,31 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 		return contents{batch: whole, rows: search.selected(typeIndex, whole, in), id: &b.blockID}, nil
 	}
 	t, matcher := search.types[typeIndex], search.matchers[typeIndex]
-	opened, err := m.view.s.openBlock(b, t)
+	var whole *event.Batch
+	var rows []int32
+	err := m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+		if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
+			whole, err = opened.Read(allColumns(t))
+		} else {
+			rows, err = findRows(opened, b, in, filtersOf(matcher))
+		}
+		return err
+	})
 	if err != nil {
 		return contents{}, err
 	}
-	if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
-		whole, err := opened.Read(allColumns(t))
-		if err != nil {
-			return contents{}, m.view.s.damage(b, err)
-		}
+	if whole != nil {
 		return contents{batch: whole, rows: search.selected(typeIndex, whole, in), id: &b.blockID}, nil
-	}
-	rows, err := findRows(opened, b, in, filtersOf(matcher))
-	if err != nil {
-		return contents{}, m.view.s.damage(b, err)
 	}
 	if !search.ascending {
 		slices.Reverse(rows)
 	}
-	return contents{rest: rows, build: func(rows []int32) (*event.Batch, error) {
-		some, err := opened.ReadRows(allColumns(t), rows)
-		if err != nil {
-			return nil, m.view.s.damage(b, err)
-		}
-		return some, nil
+	return contents{rest: rows, build: func(rows []int32) (some *event.Batch, err error) {
+		err = m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+			some, err = opened.ReadRows(allColumns(t), rows)
+			return err
+		})
+		return some, err
 	}}, nil
 }
 

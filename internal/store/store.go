@@ -82,6 +82,7 @@ type Store struct {
 	encoders    chan *block.Encoder   // those not in use
 	joins       map[string]*sync.Pool // of *event.Batch, by type, see joined
 	limits      atomic.Pointer[Limits]
+	kept        *keptBlocks
 
 	// By blockID: what was read since Open. Damaged ones have their span.
 	verified, verifiedIndexes, damaged, damagedIndexes, damagedRollups sync.Map

@@ -87,7 +87,8 @@ type counting struct {
 	rollups  bool     // the question can be answered from rollups
 	sections []string // of rollups, that hold the answer
 	workers  []*worker
-	tasks    []func(w *worker) error // of a view
+	long     []func(w *worker) error // tasks of a view that begin before the others
+	tasks    []func(w *worker) error
 
 	mu      sync.Mutex // for what tasks leave
 	damaged []span     // of rollups that cannot be read
@@ -99,15 +100,11 @@ type worker struct {
 	sel        []int32
 }
 
-const (
-	// maxWorkers bounds the memory of a question.
-	maxWorkers = 8
-	// viewTasks is how many tasks end a view. Events move between rows, blocks
-	// and rollups only within a day, so that each day can have a view of its own;
-	// and one over a long window would keep the space of what is removed
-	// meanwhile from being used again.
-	viewTasks = 64
-)
+// viewTasks is how many tasks end a view. Events move between rows, blocks and
+// rollups only within a day, so that each day can have a view of its own; and one
+// over a long window would keep the space of what is removed meanwhile from
+// being used again.
+const viewTasks = 64
 
 func newCounting(ctx context.Context, q query.Summary) (*counting, error) {
 	c := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), wanted: wantedOf(q.Filters, q.Type)}
@@ -143,7 +140,7 @@ func (c *counting) some(v *view, days []int64) (left []int64, err error) {
 		return nil, nil
 	}
 	first := days
-	for c.tasks = c.tasks[:0]; len(days) > 0 && len(c.tasks) < viewTasks; days = days[1:] {
+	for ; len(days) > 0 && len(c.long)+len(c.tasks) < viewTasks; days = days[1:] {
 		if err := c.day(v, days[0]); err != nil {
 			return nil, err
 		}
@@ -151,7 +148,6 @@ func (c *counting) some(v *view, days []int64) (left []int64, err error) {
 	if err := c.run(); err != nil {
 		return nil, err
 	}
-	c.tasks = c.tasks[:0]
 	for _, day := range first[:len(first)-len(days)] {
 		whole := segment{day, hoursOfDay}.span()
 		for _, in := range c.damaged {
@@ -286,7 +282,7 @@ func (c *counting) addBlocks(v *view, day int64, in span) error {
 		}
 		err := v.blocks(c.query.Type, g, in, c.wanted, func(b storedBlock) error {
 			v.fetch(&b)
-			c.tasks = append(c.tasks, func(w *worker) error { return c.block(v.s, w, b, in) })
+			c.long = append(c.long, func(w *worker) error { return c.block(v.s, w, b, in) })
 			return nil
 		})
 		if err != nil {

@@ -12,6 +12,7 @@ package block
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go/format"
 
@@ -32,6 +33,7 @@ type Block struct {
 	t       *event.Type
 	rows    int
 	columns []column // as in Type.Columns
+	keep    bool     // see Keep
 }
 
 // Open reads the footer of a block, as t declares its type now. Data must stay
@@ -55,17 +57,58 @@ func Open(data []byte, t *event.Type) (*Block, error) {
 		if !known || physicalType(t.Columns[at].Kind) != e.physical {
 			continue // as in a chunk: a column of another kind is an absent one
 		}
-		pages, err := chunk.pages(data)
-		if err != nil {
+		c := &b.columns[at]
+		if c.begin, c.end, err = chunk.bounds(len(data)); err != nil {
 			return nil, fmt.Errorf("open block: column %s: %w", e.name, err)
 		}
-		b.columns[at].pages, b.columns[at].codec = pages, chunk.codec
-		b.columns[at].optional = e.repetition == format.Optional && at != event.Time
+		c.codec = chunk.codec
+		c.optional = e.repetition == format.Optional && at != event.Time
 	}
-	if b.columns[event.Time].pages == nil {
+	if c := b.columns[event.Time]; c.begin == c.end {
 		return nil, fmt.Errorf("open block: it has no column time")
 	}
+	b.Rebase(data)
 	return b, nil
+}
+
+// Rebase tells where the same data is now, so that a Block can be used for
+// longer than data stays where it is. After Rebase(nil) it holds on to none.
+func (b *Block) Rebase(data []byte) {
+	for i := range b.columns {
+		c := &b.columns[i]
+		c.file = nil
+		for k := range c.pages {
+			p := &c.pages[k]
+			p.levels, p.body = nil, nil
+		}
+		if data != nil {
+			c.file = data[c.begin:c.end]
+		}
+	}
+}
+
+// Keep has Find, ReadRows and ReadRange keep what they decompress, for the next time that
+// the Block is asked. Size tells how much that has become.
+func (b *Block) Keep() { b.keep = true }
+
+// Size returns about how many bytes of memory the Block takes.
+func (b *Block) Size() int {
+	size := int(unsafe.Sizeof(*b))
+	for i := range b.columns {
+		c := &b.columns[i]
+		size += int(unsafe.Sizeof(*c)) + c.dict.size() + cap(c.pages)*int(unsafe.Sizeof(page{}))
+		for k := range c.pages {
+			size += cap(c.pages[k].kept)
+		}
+	}
+	return size
+}
+
+// scratch returns what reading some of the events needs.
+func (b *Block) scratch() *scratch {
+	s := scratches.Get().(*scratch)
+	s.keep = b.keep
+	return s
 }
 
 func physicalType(k event.Kind) format.Type {
@@ -81,23 +124,33 @@ func (b *Block) Rows() int { return b.rows }
 // Read returns all events with the columns that are asked for; the others are
 // empty. A column that the block lacks is absent in all events.
 func (b *Block) Read(columns []int) (*event.Batch, error) {
-	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
-	return batch, b.fill(batch, columns, func(c *column, s *scratch) (event.Vector, error) { return c.read(b.rows, s) })
+	return b.ReadRange(columns, 0, b.rows)
 }
 
-func (b *Block) fill(batch *event.Batch, columns []int, read func(c *column, s *scratch) (event.Vector, error)) error {
-	s := scratches.Get().(*scratch)
+// ReadRange returns the events from the position first on and before end, with
+// the columns that are asked for.
+func (b *Block) ReadRange(columns []int, first, end int) (*event.Batch, error) {
+	if first < 0 || first > end || end > b.rows {
+		return nil, fmt.Errorf("read range of block: %d to %d are not within %d events", first, end, b.rows)
+	}
+	s := b.scratch()
 	defer scratches.Put(s)
+	s.keep = s.keep && end-first < b.rows // nobody has room for all
+	return b.read(columns, func(c *column) (event.Vector, error) { return c.readRange(b.rows, first, end, s) })
+}
+
+func (b *Block) read(columns []int, read func(c *column) (event.Vector, error)) (*event.Batch, error) {
+	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
 	for _, i := range columns {
 		if v := &batch.Columns[i]; v.Ints == nil && v.Codes == nil {
-			filled, err := read(&b.columns[i], s)
+			filled, err := read(&b.columns[i])
 			if err != nil {
-				return fmt.Errorf("read column %s: %w", b.t.Columns[i].Name, err)
+				return nil, fmt.Errorf("read column %s: %w", b.t.Columns[i].Name, err)
 			}
 			*v = filled
 		}
 	}
-	return nil
+	return batch, nil
 }
 
 // ReadRows returns some events, by their positions in the block, which must
@@ -109,8 +162,7 @@ func (b *Block) ReadRows(columns []int, rows []int32) (*event.Batch, error) {
 			return nil, fmt.Errorf("read rows of block: row %d is not one of %d, in ascending order", row, b.rows)
 		}
 	}
-	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
-	return batch, b.fill(batch, columns, func(c *column, s *scratch) (event.Vector, error) {
-		return c.readRows(b.rows, rows, s)
-	})
+	s := b.scratch()
+	defer scratches.Put(s)
+	return b.read(columns, func(c *column) (event.Vector, error) { return c.readRows(b.rows, rows, s) })
 }

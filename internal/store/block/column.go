@@ -10,13 +10,16 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// column is a column of a block. One that the block lacks has no pages.
+// column is a column of a block.
 type column struct {
-	kind     event.Kind
-	pages    []byte
-	codec    format.CompressionCodec
-	optional bool
-	dict     dictionary
+	kind       event.Kind
+	begin, end int // of the pages, in the file; equal if the block lacks the column
+	codec      format.CompressionCodec
+	optional   bool
+
+	file  []byte // from begin to end, see Block.Rebase
+	pages []page // those of data, from when one is needed
+	dict  dictionary
 }
 
 // scratch is memory that reading reuses.
@@ -25,8 +28,11 @@ type scratch struct {
 	indexes []uint32
 	ints    []int64
 	valid   []bool
-	rows    []int32 // wanted, of a page
-	places  []int32 // of their values in it
+	rows    []int32  // wanted, of a page
+	places  []int32  // of their values in it
+	known   []uint32 // by code, zeros when not in use
+	used    []uint32 // codes
+	keep    bool     // pages are decompressed to be kept, see Block.Keep
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -34,6 +40,9 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 // sized returns a slice of n elements of any content, in the same memory if
 // there is room.
 func sized[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
+// grown returns a slice of at least n elements: those of s, and zeros.
+func grown[T any](s []T, n int) []T { return append(s, make([]T, max(0, n-len(s)))...) }
 
 func (c *column) isText() bool { return c.kind == event.KindString || c.kind == event.KindIP }
 
@@ -76,14 +85,30 @@ func span(v *event.Vector, from, to int) (part event.Vector) {
 	return part
 }
 
-// read decodes the whole column.
-func (c *column) read(rows int, s *scratch) (event.Vector, error) {
-	v := c.vector(rows)
-	ids := idParser{}
-	err := c.eachPage(rows, func(p *page, first int) error {
-		part := span(&v, first, first+p.rows)
-		return c.decode(&part, p, &ids, s)
+// readRange decodes the pages that rows from first on and before end are in.
+func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, error) {
+	before, behind := first, end // of these pages
+	err := c.eachPage(rows, func(p *page, begin int) error {
+		if begin <= first {
+			before = begin
+		}
+		if begin < end {
+			behind = begin + p.rows
+		}
+		return nil
 	})
+	v := c.vector(behind - before)
+	ids := idParser{}
+	if err == nil {
+		err = c.eachPage(rows, func(p *page, begin int) error {
+			if begin < before || begin >= behind {
+				return nil
+			}
+			part := span(&v, begin-before, begin-before+p.rows)
+			return c.decode(&part, p, &ids, s)
+		})
+	}
+	v = span(&v, first-before, end-before)
 	v.Dict = ids.scopes
 	if err == nil && c.isText() {
 		v.Dict, err = c.dict.all(c.kind)
@@ -94,16 +119,38 @@ func (c *column) read(rows int, s *scratch) (event.Vector, error) {
 // eachPage calls do with the pages of data and the row at which each begins.
 // A column that the block lacks has none.
 func (c *column) eachPage(rows int, do func(p *page, first int) error) error {
-	if c.pages == nil {
-		return nil
+	if err := c.load(rows); err != nil {
+		return err
 	}
 	first := 0
-	for data := c.pages; first < rows; {
-		p, rest, err := nextPage(data)
+	for i := range c.pages {
+		p := &c.pages[i]
+		p.locate(c.file)
+		if err := do(p, first); err != nil {
+			return fmt.Errorf("read page at row %d: %w", first, err)
+		}
+		first += p.rows
+	}
+	return nil
+}
+
+// load finds the pages and reads the dictionary, once, however often the column
+// is read.
+func (c *column) load(rows int) error {
+	if c.begin == c.end || c.pages != nil {
+		return nil
+	}
+	var pages []page
+	rest := c.file
+	for first := 0; first < rows; {
+		p, after, err := nextPage(rest)
 		if err != nil {
 			return err
 		}
-		data = rest
+		p.end = len(c.file) - len(after)
+		p.to = p.end - len(p.body)
+		p.at = p.to - len(p.levels)
+		rest = after
 		switch p.kind {
 		case format.DictionaryPage:
 			if err := c.dict.load(&p, c.codec); err != nil {
@@ -117,12 +164,27 @@ func (c *column) eachPage(rows int, do func(p *page, first int) error) error {
 		if p.rows == 0 || p.rows > rows-first || p.nulls > 0 && !c.optional {
 			return fmt.Errorf("page of %d rows, %d of them empty, cannot stand at row %d of %d", p.rows, p.nulls, first, rows)
 		}
-		if err := do(&p, first); err != nil {
-			return fmt.Errorf("read page at row %d: %w", first, err)
-		}
+		pages = append(pages, p)
 		first += p.rows
 	}
+	c.pages = pages
 	return nil
+}
+
+// values returns the values of a page, decompressed.
+func (c *column) values(p *page, s *scratch) ([]byte, error) {
+	switch {
+	case p.kept != nil:
+		return p.kept, nil
+	case !s.keep || !p.isCompressed(c.codec):
+		return p.values(c.codec, &s.page)
+	}
+	var own []byte
+	values, err := p.values(c.codec, &own)
+	if err == nil {
+		p.kept = values
+	}
+	return values, err
 }
 
 // decode decodes a page into as many rows of an empty vector.
@@ -143,7 +205,7 @@ func (c *column) decode(v *event.Vector, p *page, ids *idParser, s *scratch) err
 	} else if n != present {
 		return errPresent(n, present)
 	}
-	values, err := p.values(c.codec, &s.page)
+	values, err := c.values(p, s)
 	if err != nil {
 		return err
 	}

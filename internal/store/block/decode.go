@@ -18,9 +18,14 @@ type hybrid struct {
 // next returns the next run, of at most limit values: either all are the same
 // value, or they are packed.
 func (h *hybrid) next(limit int) (n int, packed []byte, value uint32, err error) {
-	head, size := binary.Uvarint(h.src)
-	if size <= 0 {
+	if len(h.src) == 0 {
 		return 0, nil, 0, errEndsEarly
+	}
+	head, size := uint64(h.src[0]), 1
+	if head >= 0x80 { // few are that long
+		if head, size = binary.Uvarint(h.src); size <= 0 {
+			return 0, nil, 0, errEndsEarly
+		}
 	}
 	h.src = h.src[size:]
 	count := head >> 1
@@ -51,6 +56,49 @@ func (h *hybrid) next(limit int) (n int, packed []byte, value uint32, err error)
 	return min(n, limit), packed, 0, nil
 }
 
+// skip goes past runs that end before n values, as long as they are simple, and
+// returns how many values these have.
+func (h *hybrid) skip(n int) (skipped int) {
+	src := h.src
+	for len(src) > 0 && src[0] < 0x80 {
+		count := int(src[0] >> 1)
+		length, size := count, 1+int(h.width+7)/8
+		if src[0]&1 == 1 {
+			length, size = 8*count, 1+count*int(h.width)
+		}
+		if length == 0 || size > len(src) || skipped+length > n {
+			break
+		}
+		skipped += length
+		src = src[size:]
+	}
+	h.src = src
+	return skipped
+}
+
+// skipLevels is skip for levels, and returns how many rows have a value too.
+func (h *hybrid) skipLevels(rows int) (skipped, values int) {
+	src := h.src
+	for len(src) > 1 && src[0] < 0x80 {
+		n, size := int(src[0]>>1), 2
+		if src[0]&1 == 1 {
+			n, size = 8*n, 1+n
+		}
+		if n == 0 || size > len(src) || skipped+n > rows {
+			break
+		}
+		if src[0]&1 == 1 {
+			values += countBits(src[1:size], 0, n)
+		} else {
+			values += n * int(src[1]&1)
+		}
+		skipped += n
+		src = src[size:]
+	}
+	h.src = src
+	return skipped, values
+}
+
 // decodeLevels sets which rows have a value, and reports how many.
 func decodeLevels(valid []bool, src []byte) (present int, err error) {
 	h := hybrid{src, 1}
@@ -79,15 +127,24 @@ func unpackBits(dst []bool, src []byte) (set int) {
 	return set
 }
 
-// decodeIndexes reads positions in a dictionary. The caller must check that the
-// dictionary has them.
-func decodeIndexes(dst []uint32, src []byte) error {
+// indexes returns the indexes of a page.
+func indexes(src []byte) (hybrid, error) {
 	if len(src) == 0 {
-		return errEndsEarly
+		return hybrid{}, errEndsEarly
 	}
 	h := hybrid{src[1:], uint(src[0])}
 	if h.width > 32 {
-		return fmt.Errorf("indexes are %d bits wide", h.width)
+		return hybrid{}, fmt.Errorf("indexes are %d bits wide", h.width)
+	}
+	return h, nil
+}
+
+// decodeIndexes reads positions in a dictionary. The caller must check that the
+// dictionary has them.
+func decodeIndexes(dst []uint32, src []byte) error {
+	h, err := indexes(src)
+	if err != nil {
+		return err
 	}
 	for len(dst) > 0 {
 		n, packed, value, err := h.next(len(dst))
@@ -175,6 +232,11 @@ func decodeDelta(dst []int64, all int, src []byte) error {
 func unpackDeltas(dst []int64, src []byte, width uint, least, last int64) int64 {
 	mask := ^uint64(0) >> (64 - width)
 	bit := uint(0)
+	for ; width <= 57 && len(dst) > 0 && uint64(bit>>3)+8 <= uint64(len(src)); dst = dst[1:] {
+		last += least + int64(binary.LittleEndian.Uint64(src[bit>>3:])>>(bit&7)&mask)
+		dst[0] = last
+		bit += width
+	}
 	for i := range dst {
 		at, shift := bit>>3, bit&7
 		delta := load(src, at) >> shift

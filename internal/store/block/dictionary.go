@@ -1,6 +1,8 @@
 package block
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 
 	"github.com/parquet-go/parquet-go/format"
@@ -13,19 +15,23 @@ type dictionary struct {
 	entries int
 	values  []byte // as PLAIN
 	numbers []int64
+	ends    []uint32 // of texts, in values
 }
 
-// load is done once, however often the column is read.
 func (d *dictionary) load(p *page, codec format.CompressionCodec) error {
-	if d.entries > 0 {
-		return nil
-	}
 	values, err := p.values(codec, &d.values)
-	if err == nil {
-		d.values, d.entries = values, p.rows
+	if err != nil {
+		return err
 	}
-	return err
+	if !p.isCompressed(codec) { // then it is the file's, and may be used longer than that
+		values = bytes.Clone(values)
+	}
+	d.values, d.entries = values, p.rows
+	return nil
 }
+
+// size returns about how many bytes of memory the dictionary takes.
+func (d *dictionary) size() int { return cap(d.values) + 8*cap(d.numbers) + 4*cap(d.ends) }
 
 // numbersOf looks up numbers by their indexes.
 func (d *dictionary) numbersOf(dst []int64, indexes []uint32) error {
@@ -70,49 +76,57 @@ func errIndex(k uint32, entries int) error {
 
 // all returns the texts as a vector holds them.
 func (d *dictionary) all(kind event.Kind) ([]string, error) {
-	return d.texts(kind, d.entries, func(k int) bool { return true })
+	texts := make([]string, 0, d.entries)
+	return texts, d.eachText(kind, func(_ int, text string) { texts = append(texts, text) })
 }
 
 // used returns only those texts that codes refer to, and changes the codes to
 // theirs.
-func (d *dictionary) used(kind event.Kind, codes []uint32) ([]string, error) {
-	known := make([]uint32, 1+d.entries)
-	n := uint32(0)
-	for _, code := range codes {
-		if code != 0 {
-			known[code] = 1
-		}
+func (d *dictionary) used(kind event.Kind, codes []uint32, s *scratch) (texts []string, err error) {
+	if err := d.findTexts(); err != nil {
+		return nil, err
 	}
-	for code, used := range known {
-		n += used
-		known[code] = n * used
-	}
+	s.known = grown(s.known, 1+d.entries)
+	s.used = s.used[:0]
 	for i, code := range codes {
-		codes[i] = known[code]
-	}
-	return d.texts(kind, int(n), func(k int) bool { return known[k+1] != 0 })
-}
-
-// texts returns the n texts that are wanted.
-func (d *dictionary) texts(kind event.Kind, n int, wanted func(k int) bool) ([]string, error) {
-	texts := make([]string, 0, n)
-	rest := d.values
-	for k := 0; len(texts) < n; k++ {
-		text, after, err := nextText(rest)
-		if err != nil {
-			return nil, fmt.Errorf("read dictionary: %w", err)
-		}
-		rest = after
-		if !wanted(k) {
+		if code == 0 {
 			continue
 		}
-		value, err := textOf(kind, text)
-		if err != nil {
-			return nil, err
+		if s.known[code] == 0 {
+			s.used = append(s.used, code)
+			s.known[code] = uint32(len(s.used))
 		}
-		texts = append(texts, value)
+		codes[i] = s.known[code]
 	}
-	return texts, nil
+	texts = make([]string, len(s.used))
+	for i, code := range s.used {
+		s.known[code] = 0
+		begin := uint32(0)
+		if code > 1 {
+			begin = d.ends[code-2]
+		}
+		text, failed := textOf(kind, d.values[begin+4:d.ends[code-1]])
+		texts[i], err = text, cmp.Or(err, failed)
+	}
+	return texts, err
+}
+
+// findTexts finds where each text is, once.
+func (d *dictionary) findTexts() error {
+	if d.ends != nil {
+		return nil
+	}
+	ends := make([]uint32, d.entries)
+	end := uint32(0)
+	err := d.eachPlain(func(k int, text []byte) error {
+		end += 4 + uint32(len(text))
+		ends[k] = end
+		return nil
+	})
+	if err == nil {
+		d.ends = ends
+	}
+	return err
 }
 
 // eachText calls do with each text of a column that has texts, as a vector

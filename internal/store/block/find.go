@@ -3,8 +3,10 @@ package block
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sort"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go/format"
 
@@ -15,7 +17,7 @@ import (
 type Filter interface {
 	Column() int
 	Number(n int64) bool           // of a KindInt
-	Text(s string) bool            // of a KindString, or the bytes of a KindIP
+	Text(s string) bool            // of a KindString, or the bytes of a KindIP; s is good for the call
 	Printed() []string             // of a KindIP: the only ones, as they are printed; none: see Text
 	ID(scope string, n int64) bool // of a KindID
 }
@@ -24,23 +26,23 @@ type Filter interface {
 // and until not: first is that of the first one, end is behind the last. It
 // decodes the pages of time in which the two are, and no others.
 func (b *Block) Between(from, until int64) (first, end int, err error) {
-	var pages []page
+	var pages []*page
 	var starts []int // the position at which each page begins
 	c := &b.columns[event.Time]
 	err = c.eachPage(b.rows, func(p *page, first int) error {
-		pages, starts = append(pages, *p), append(starts, first)
+		pages, starts = append(pages, p), append(starts, first)
 		return nil
 	})
-	s := scratches.Get().(*scratch)
+	s := b.scratch()
 	defer scratches.Put(s)
 	find := func(t int64) (at int) {
 		k := sort.Search(len(pages), func(k int) bool {
-			return err != nil || c.decodeTimes(&pages[k], 1, s, &err)[0] >= t
+			return err != nil || c.decodeTimes(pages[k], 1, s, &err)[0] >= t
 		})
 		if k == 0 || err != nil {
 			return 0
 		}
-		p := &pages[k-1] // which begins before t
+		p := pages[k-1] // which begins before t
 		at, _ = slices.BinarySearch(c.decodeTimes(p, p.rows, s, &err), t)
 		return starts[k-1] + at
 	}
@@ -57,7 +59,7 @@ func (b *Block) Between(from, until int64) (first, end int, err error) {
 func (c *column) decodeTimes(p *page, n int, s *scratch, err *error) []int64 {
 	s.ints = sized(s.ints, n)
 	clear(s.ints)
-	values, failed := p.values(c.codec, &s.page)
+	values, failed := c.values(p, s)
 	if failed == nil && p.encoding != format.DeltaBinaryPacked {
 		failed = errEncoding(p.encoding)
 	}
@@ -82,12 +84,12 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 		}
 		return rows, nil
 	}
-	s := scratches.Get().(*scratch)
+	s := b.scratch()
 	defer scratches.Put(s)
 	filters = slices.Clone(filters)
 	entries := func(f Filter) int { return b.columns[f.Column()].dict.entries }
 	for _, f := range filters {
-		if err := b.columns[f.Column()].loadDictionary(); err != nil {
+		if err := b.columns[f.Column()].load(b.rows); err != nil {
 			return nil, fmt.Errorf("read column %s: %w", b.t.Columns[f.Column()].Name, err)
 		}
 	}
@@ -106,18 +108,6 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 	return rows, nil
 }
 
-// loadDictionary reads the dictionary, if the column has one.
-func (c *column) loadDictionary() error {
-	if c.pages == nil || c.dict.entries > 0 {
-		return nil
-	}
-	p, _, err := nextPage(c.pages)
-	if err != nil || p.kind != format.DictionaryPage {
-		return err
-	}
-	return c.dict.load(&p, c.codec)
-}
-
 // scan looks at each row from first on and before end.
 func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
 	wanted, some, err := c.dict.wanted(c.kind, f)
@@ -129,16 +119,10 @@ func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, 
 		if begin >= end || begin+p.rows <= first || p.encoding == format.RLEDictionary && !some {
 			return nil
 		}
-		from := len(rows)
+		s.rows = s.rows[:0]
 		if p.encoding == format.RLEDictionary {
-			codes, err := c.codes(p, s)
-			if err != nil {
+			if err := c.scanIndexes(p, wanted, s); err != nil {
 				return err
-			}
-			for i, code := range codes {
-				if wanted[code] {
-					rows = append(rows, int32(begin+i))
-				}
 			}
 		} else {
 			v := c.vector(p.rows)
@@ -148,76 +132,122 @@ func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, 
 			v.Dict = ids.scopes
 			for i := range p.rows {
 				if passes(f, c.kind, &v, i) {
-					rows = append(rows, int32(begin+i))
+					s.rows = append(s.rows, int32(i))
 				}
 			}
 		}
-		for from < len(rows) && int(rows[from]) < first { // only in the first page
-			rows = slices.Delete(rows, from, from+1)
-		}
-		for len(rows) > from && int(rows[len(rows)-1]) >= end { // only in the last one
-			rows = rows[:len(rows)-1]
+		for _, row := range s.rows {
+			if at := begin + int(row); at >= first && at < end {
+				rows = append(rows, int32(at))
+			}
 		}
 		return nil
 	})
 	return rows, err
 }
 
-// wanted tells which codes are, 0 among them, and whether any is.
-func (d *dictionary) wanted(kind event.Kind, f Filter) (codes []bool, some bool, err error) {
-	codes = make([]bool, 1+d.entries)
+// scanIndexes sets s.rows to those rows of a page whose values are wanted.
+func (c *column) scanIndexes(p *page, wanted []bool, s *scratch) error {
+	present := p.rows - p.nulls
+	if present == 0 {
+		return nil
+	}
+	values, err := c.values(p, s)
+	if err != nil {
+		return err
+	}
+	s.indexes = sized(s.indexes, present)
+	if err := decodeIndexes(s.indexes, values); err != nil {
+		return err
+	}
+	only := uint32(slices.Index(wanted, true))
+	single := !slices.Contains(wanted[only+1:], true)
+	for i, k := range s.indexes {
+		switch {
+		case single && k != only:
+		case int(k) >= len(wanted):
+			return errIndex(k, len(wanted))
+		case wanted[k]:
+			s.rows = append(s.rows, int32(i))
+		}
+	}
+	if p.nulls == 0 {
+		return nil
+	}
+	return rowsOf(s.rows, p)
+}
+
+// rowsOf turns places among the values of a page, which ascend, into their rows.
+func rowsOf(places []int32, p *page) error {
+	h := hybrid{p.levels, 1}
+	first, before := 0, 0 // row at which a run begins, and how many values stand before it
+	for len(places) > 0 {
+		if first >= p.rows {
+			return errPresent(before, p.rows-p.nulls)
+		}
+		length, packed, value, err := h.next(p.rows - first)
+		if err != nil {
+			return err
+		}
+		if packed == nil {
+			for ; value == 1 && len(places) > 0 && int(places[0]) < before+length; places = places[1:] {
+				places[0] += int32(first - before)
+			}
+			before += length * int(value)
+			first += length
+			continue
+		}
+		for at := 0; at < length; at += 64 {
+			word := load(packed, uint(at>>3))
+			if rest := length - at; rest < 64 {
+				word &= 1<<rest - 1
+			}
+			n := bits.OnesCount64(word)
+			for last := before; len(places) > 0 && int(places[0]) < before+n; places = places[1:] {
+				for ; last < int(places[0]); last++ {
+					word &= word - 1 // without its lowest bit
+				}
+				places[0] = int32(first + at + bits.TrailingZeros64(word))
+			}
+			before += n
+		}
+		first += length
+	}
+	return nil
+}
+
+// wanted tells which entries are, and whether any is.
+func (d *dictionary) wanted(kind event.Kind, f Filter) (entries []bool, some bool, err error) {
+	entries = make([]bool, d.entries)
 	note := func(k int, is bool) {
-		codes[1+k] = is
+		entries[k] = is
 		some = some || is
 	}
 	if d.entries > 0 && kind == event.KindInt {
 		if err := d.loadNumbers(); err != nil {
 			return nil, false, err
 		}
-		for k, n := range d.numbers {
-			note(k, f.Number(n))
+		for k, number := range d.numbers {
+			note(k, f.Number(number))
 		}
-		return codes, some, nil
+		return entries, some, nil
+	}
+	if kind == event.KindString {
+		err = d.eachPlain(func(k int, text []byte) error {
+			note(k, f.Text(unsafe.String(unsafe.SliceData(text), len(text)))) // no copy of each: it is not kept
+			return nil
+		})
+		return entries, some, err
 	}
 	if printed := f.Printed(); kind == event.KindIP && len(printed) > 0 {
 		err = d.eachPlain(func(k int, text []byte) error {
 			note(k, slices.Contains(printed, string(text)))
 			return nil
 		})
-		return codes, some, err
+		return entries, some, err
 	}
 	err = d.eachText(kind, func(k int, text string) { note(k, f.Text(text)) })
-	return codes, some, err
-}
-
-// codes decodes a page of a column with a dictionary: 0 for an absent value.
-func (c *column) codes(p *page, s *scratch) ([]uint32, error) {
-	s.indexes = sized(s.indexes, p.rows)
-	clear(s.indexes)
-	v := event.Vector{Codes: s.indexes}
-	present := p.rows - p.nulls
-	if present == 0 {
-		return s.indexes, nil
-	}
-	if p.nulls > 0 {
-		s.valid = sized(s.valid, p.rows)
-		if n, err := decodeLevels(s.valid, p.levels); err != nil {
-			return nil, err
-		} else if n != present {
-			return nil, errPresent(n, present)
-		}
-	}
-	values, err := p.values(c.codec, &s.page)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.decodeCodes(v.Codes[:present], p.encoding, values); err != nil {
-		return nil, err
-	}
-	if p.nulls > 0 {
-		spreadVector(&v, s.valid, present)
-	}
-	return s.indexes, nil
+	return entries, some, err
 }
 
 // keep looks at some rows.

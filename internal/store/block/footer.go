@@ -189,14 +189,14 @@ func (f *footer) check(typeName string) error {
 	return nil
 }
 
-// pages returns the bytes of a column's pages.
-func (c *columnChunk) pages(data []byte) ([]byte, error) {
-	begin := c.data
+// bounds returns where a column's pages begin and end in a file of so many bytes.
+func (c *columnChunk) bounds(size int) (begin, end int, err error) {
+	first := c.data
 	if c.dictionary > 0 {
-		begin = min(begin, c.dictionary)
+		first = min(first, c.dictionary)
 	}
-	if begin < 0 || begin > int64(len(data)) || c.size < 0 || c.size > int64(len(data))-begin {
-		return nil, fmt.Errorf("pages of %d bytes at %d are not within the file's %d bytes", c.size, begin, len(data))
+	if first < 0 || first > int64(size) || c.size <= 0 || c.size > int64(size)-first {
+		return 0, 0, fmt.Errorf("pages of %d bytes at %d are not within the file's %d bytes", c.size, first, size)
 	}
-	return data[begin : begin+c.size], nil
+	return int(first), int(first + c.size), nil
 }

@@ -24,8 +24,13 @@ type page struct {
 	body     []byte // the values, in most cases compressed
 	size     int    // of body decompressed
 
-	compressed bool
+	compressed  bool
+	at, to, end int    // where levels begin in the column's pages, where body does, and where that ends
+	kept        []byte // body decompressed, if that is kept
 }
+
+// locate finds levels and body in the column's pages.
+func (p *page) locate(pages []byte) { p.levels, p.body = pages[p.at:p.to], pages[p.to:p.end] }
 
 // nextPage takes a page off the front of a column's pages.
 func nextPage(data []byte) (p page, rest []byte, err error) {
@@ -113,10 +118,14 @@ var decompressor = sync.OnceValues(func() (*zstd.Decoder, error) {
 		zstd.WithDecoderMaxMemory(maxPage), zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(true))
 })
 
+func (p *page) isCompressed(codec format.CompressionCodec) bool {
+	return codec != format.Uncompressed && p.compressed && p.size > 0
+}
+
 // values returns the body of a page decompressed: in buf, which grows as
 // needed, or where it is in the file.
 func (p *page) values(codec format.CompressionCodec, buf *[]byte) ([]byte, error) {
-	if codec == format.Uncompressed || !p.compressed || p.size == 0 {
+	if !p.isCompressed(codec) {
 		if len(p.body) != p.size {
 			return nil, fmt.Errorf("page has %d bytes, not %d", len(p.body), p.size)
 		}

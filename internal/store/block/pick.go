@@ -1,7 +1,6 @@
 package block
 
 import (
-	"fmt"
 	"math/bits"
 	"slices"
 
@@ -33,7 +32,7 @@ func (c *column) readRows(all int, rows []int32, s *scratch) (event.Vector, erro
 	})
 	v.Dict = ids.scopes
 	if err == nil && c.isText() {
-		v.Dict, err = c.dict.used(c.kind, v.Codes)
+		v.Dict, err = c.dict.used(c.kind, v.Codes, s)
 	}
 	return v, err
 }
@@ -55,7 +54,7 @@ func (c *column) pick(v *event.Vector, p *page, ids *idParser, s *scratch) error
 		}
 		places = s.places[:n]
 	}
-	values, err := p.values(c.codec, &s.page)
+	values, err := c.values(p, s)
 	if err != nil {
 		return err
 	}
@@ -80,6 +79,8 @@ func pickLevels(valid []bool, places, rows []int32, p *page) (n int, err error) 
 	h := hybrid{p.levels, 1}
 	first, before := 0, 0 // row at which a run begins, and how many values stand before it
 	for k := 0; k < len(rows); {
+		passed, had := h.skipLevels(int(rows[k]) - first)
+		first, before = first+passed, before+had
 		length, packed, value, err := h.next(p.rows - first)
 		if err != nil {
 			return 0, err
@@ -125,16 +126,14 @@ func countBits(src []byte, from, to int) (n int) {
 
 // pickIndexes reads the indexes at some places.
 func pickIndexes(dst []uint32, places []int32, src []byte) error {
-	if len(src) == 0 {
-		return errEndsEarly
-	}
-	h := hybrid{src[1:], uint(src[0])}
-	if h.width > 32 {
-		return fmt.Errorf("indexes are %d bits wide", h.width)
+	h, err := indexes(src)
+	if err != nil {
+		return err
 	}
 	mask := uint64(1)<<h.width - 1
 	first := 0
 	for k := 0; k < len(places); {
+		first += h.skip(int(places[k]) - first)
 		n, packed, value, err := h.next(MaxRows)
 		if err != nil {
 			return err

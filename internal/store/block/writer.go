@@ -132,9 +132,9 @@ func (w *Writer) appendColumn(i int, m *format.ColumnMetaData, data []byte, rows
 		err = w.group.append(m, absentPage(rows))
 	} else {
 		chunk := columnChunk{data: m.DataPageOffset, dictionary: m.DictionaryPageOffset, size: m.TotalCompressedSize}
-		var pages []byte
-		if pages, err = chunk.pages(data); err == nil {
-			err = w.group.copy(m, pages)
+		var begin, end int
+		if begin, end, err = chunk.bounds(len(data)); err == nil {
+			err = w.group.copy(m, data[begin:end])
 		}
 	}
 	m.PathInSchema = w.schema.paths[i]
@@ -172,14 +172,14 @@ func readMetaData(data []byte) (*format.FileMetaData, error) {
 
 func (w *Writer) readTimes(data []byte, f *footer, places []int) error {
 	chunk := f.chunks[slices.Index(places, event.Time)]
-	pages, err := chunk.pages(data)
+	begin, end, err := chunk.bounds(len(data))
 	if err != nil {
 		return fmt.Errorf("column time: %w", err)
 	}
 	w.times = sized(w.times, int(f.rows))
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
-	c := column{kind: event.KindTime, pages: pages, codec: chunk.codec}
+	c := column{kind: event.KindTime, begin: begin, end: end, file: data[begin:end], codec: chunk.codec}
 	err = c.eachPage(len(w.times), func(p *page, first int) error {
 		return c.decode(&event.Vector{Ints: w.times[first : first+p.rows]}, p, nil, s)
 	})
