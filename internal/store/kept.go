@@ -21,6 +21,7 @@ type keptBlocks struct {
 	mu     sync.Mutex
 	blocks *simplelru.LRU[blockID, *keptBlock]
 	size   int // of all in blocks, in bytes
+	limit  int // of size
 }
 
 type keptBlock struct {
@@ -29,11 +30,11 @@ type keptBlock struct {
 	size  int          // as it is in keptBlocks.size, whose mutex guards it
 }
 
-func newKeptBlocks() *keptBlocks {
-	k := new(keptBlocks)
+func newKeptBlocks(limit int) *keptBlocks {
+	k := &keptBlocks{limit: limit}
 	// A block is larger than 4 kB, so that size is the bound that matters.
 	var err error
-	k.blocks, err = simplelru.NewLRU(maxKept>>12, func(_ blockID, old *keptBlock) { k.size -= old.size })
+	k.blocks, err = simplelru.NewLRU(max(1, limit>>12), func(_ blockID, old *keptBlock) { k.size -= old.size })
 	if err != nil {
 		panic(err) // only the number can be wrong
 	}
@@ -71,7 +72,7 @@ func (k *keptBlocks) put(id blockID, kept *keptBlock) {
 		kept.size = kept.block.Size()
 	}
 	k.size += kept.size
-	for k.size > maxKept {
+	for k.size > k.limit {
 		k.blocks.RemoveOldest()
 	}
 }

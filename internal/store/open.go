@@ -84,7 +84,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
 		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool), forms: make(map[string]uint32),
-		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), kept: newKeptBlocks(), stop: make(chan struct{}),
+		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), kept: newKeptBlocks(maxKept), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
 	s.SetLimits(o.Limits)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/store/block"
@@ -10,7 +11,7 @@ import (
 // run does the tasks on all processors, and forgets them.
 func (c *counting) run() error {
 	workers := processors()
-	tasks := append(c.long, c.tasks...)
+	tasks := slices.Concat(c.long, c.tasks)
 	c.long, c.tasks = c.long[:0], c.tasks[:0]
 	if _, err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
 		return err

@@ -10,9 +10,9 @@
 // The files here: open and schema (the file and its declarations), chunk,
 // encode and decode (rows), memory and flush (the way in), seal, segments,
 // rollups and days (from rows to blocks), view, events, merge and sources
-// (single events), summary and scan (figures), blocks and wanted (reading
-// blocks), runs, losses and coverage (how far an answer can be trusted),
-// retention and pins, storage and status, check, and snapshot.
+// (single events), summary and scan (figures), blocks, kept and wanted (reading
+// blocks), parallel, runs, losses and coverage (how far an answer can be
+// trusted), retention and pins, storage and status, check, and snapshot.
 package store
 
 import (

@@ -1,0 +1,72 @@
+package block_test
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// A block that keeps pages answers as one that does not, also when its data has
+// moved and where it was before is something else now.
+func TestKeep(t *testing.T) {
+	const rows = 20_000
+	b := newHost(9).batch(rows)
+	data := encode(t, b)
+	fresh, kept := open(t, data, connectionType), open(t, bytes.Clone(data), connectionType)
+	kept.Keep()
+	r := rand.New(rand.NewPCG(9, 9))
+	all := columnsOf(connectionType)
+	for range 100 {
+		moved := bytes.Clone(data)
+		kept.Rebase(moved)
+		first := r.IntN(rows)
+		end := first + r.IntN(rows-first)
+		filters := like(b, r.IntN(rows), 1+r.IntN(len(all)-1), 1+r.IntN(len(all)-1))
+		want, err := fresh.Find(first, end, filters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := kept.Find(first, end, filters)
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("found %d rows, want %d: %v", len(got), len(want), err)
+		}
+		want = want[:min(len(want), 50)]
+		picked, err := kept.ReadRows(all, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expected := event.NewBatch(connectionType, 0)
+		if len(want) > 0 { // nil would be all
+			expected.AppendRows(b, want)
+		}
+		sameTexts(t, "rows", texts(picked), texts(expected))
+		between, err := kept.ReadRange(all[:8], first, min(end, first+100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := between.Columns[event.Time].Ints; !slices.Equal(got, b.Columns[event.Time].Ints[first:min(end, first+100)]) {
+			t.Fatalf("range from %d has other times", first)
+		}
+		kept.Rebase(nil)
+		clear(moved)
+	}
+	size := kept.Size()
+	if size <= fresh.Size() {
+		t.Errorf("%d bytes are kept, which is no more than the %d of a block that keeps none", size, fresh.Size())
+	}
+	kept.Rebase(data)
+	if _, err := kept.Read(all); err != nil {
+		t.Fatal(err)
+	}
+	if got := kept.Size(); got > size+size/2 {
+		t.Errorf("reading all kept %d bytes more", got-size)
+	}
+	for _, span := range [][2]int{{-1, 5}, {5, 4}, {0, rows + 1}} {
+		if _, err := kept.ReadRange(all, span[0], span[1]); err == nil {
+			t.Errorf("range %d to %d was read", span[0], span[1])
+		}
+	}
+}
