@@ -14,7 +14,7 @@
  *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
  *                   acted upon, to a socket that is closing or in TIME_WAIT
  */
-#include "socket.h"
+#include "filter.h"
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
@@ -58,6 +58,7 @@ struct packet_drop_event {
 	u8 ip_protocol;
 	u8 known;
 	char interface[16];
+	u32 cgroups; /* as in struct owner */
 };
 
 const struct packet_drop_event *unused_packet_drop_event __attribute__((unused));
@@ -210,6 +211,45 @@ static __always_inline void read_device(struct packet_drop_event *e, const struc
 		bpf_probe_read_kernel_str(e->interface, sizeof(e->interface), dev->name);
 }
 
+struct cgroup___5_10 {
+	int level;
+	u64 ancestor_ids[1];
+} __attribute__((preserve_access_index));
+
+/* Bits of those in filter_cgroups that a cgroup is or is below. */
+static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
+{
+	u32 cgroups = 0;
+	u64 id;
+	u32 i;
+
+	for (i = 0; i < MAX_CGROUPS; i++) {
+		u32 level = filter_cgroups[i].level;
+
+		if (i >= filter_cgroups_len || !cgroup)
+			break;
+		if (level > BPF_CORE_READ(cgroup, level))
+			continue;
+		id = 0;
+		if (bpf_core_field_exists(((struct cgroup___5_10 *)0)->ancestor_ids)) {
+			const struct cgroup___5_10 *old = (const void *)cgroup;
+
+			barrier_var(old); /* its fields must not be computed where there are none */
+			bpf_probe_read_kernel(&id, sizeof(id), &old->ancestor_ids[level]);
+		} else {
+			const struct cgroup *now = cgroup;
+			struct cgroup *ancestor = NULL;
+
+			barrier_var(now);
+			bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &now->ancestors[level]);
+			id = BPF_CORE_READ(ancestor, kn, id);
+		}
+		if (id == filter_cgroups[i].id)
+			cgroups |= 1U << i;
+	}
+	return cgroups;
+}
+
 static __always_inline void read_socket(struct packet_drop_event *e, const struct sk_buff *skb)
 {
 	const struct sock *sk = BPF_CORE_READ(skb, sk);
@@ -220,7 +260,27 @@ static __always_inline void read_socket(struct packet_drop_event *e, const struc
 		e->netns = netns_of(sk);
 	e->uid = BPF_CORE_READ(sk, sk_uid.val);
 	e->cgroup_id = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	e->cgroups = cgroups_of(BPF_CORE_READ(sk, sk_cgrp_data.cgroup));
 	e->known |= KNOWN_SOCKET;
+}
+
+/* The owner's command is not known here, and no rule asks for it. */
+static __always_inline bool is_excluded(const struct packet_drop_event *e)
+{
+	struct owner owner = {.uid = e->uid, .cgroups = e->cgroups};
+	struct endpoints ends = {
+		.local = e->source,
+		.remote = e->destination,
+		.local_port = e->source_port,
+		.remote_port = e->destination_port,
+	};
+	struct subject subject = {
+		.socket = e->known & KNOWN_SOCKET ? &owner : NULL,
+		.ends = e->known & KNOWN_IP ? &ends : NULL,
+		.interface = e->interface[0] ? e->interface : NULL,
+	};
+
+	return is_left_out(&subject);
 }
 
 SEC("tp_btf/kfree_skb")
@@ -254,6 +314,9 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
 	e->length = BPF_CORE_READ(skb, len);
 	if (e->known & KNOWN_IP)
 		e->length += data - network; /* headers that were taken off already */
-	submit(e);
+	if (is_excluded(e))
+		leave_out(e);
+	else
+		submit(e);
 	return 0;
 }

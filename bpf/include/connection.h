@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "socket.h"
+#include "filter.h"
 
 #define EINTR 4
 #define EALREADY 114
@@ -164,6 +164,17 @@ struct {
 /* The hooks that count the bytes of UDP sockets are attached. */
 const volatile bool counts_udp_bytes = false;
 
+/* Where the program's own API listens, if connections to it are left out; else
+ * port is 0.
+ */
+struct listen_address {
+	struct address ip; /* zeros: any address of this host */
+	u32 netns;
+	u16 port;
+};
+
+const volatile struct listen_address own_api = {};
+
 static __always_inline u32 attempt_of(u64 cookie)
 {
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
@@ -178,16 +189,71 @@ static __always_inline void next_attempt(u64 cookie)
 	bpf_map_update_elem(&attempts, &cookie, &n, BPF_ANY);
 }
 
-static __always_inline struct connection_event *new_event(u8 state, u8 direction, u8 protocol)
+static __always_inline bool same_address(const struct address *a, const struct address *b)
 {
-	struct connection_event *e = reserve(sizeof(*e));
+	return !__builtin_memcmp(a, b, sizeof(*a));
+}
 
+static __always_inline bool is_loopback(const struct address *a)
+{
+	static const u8 v4_mapped[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+	static const u8 v6[16] = {[15] = 1};
+
+	return !__builtin_memcmp(a->ip, v4_mapped, sizeof(v4_mapped)) || !__builtin_memcmp(a->ip, v6, sizeof(v6));
+}
+
+/* One end is that of the program's own API. */
+static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
+{
+	struct address own, any = {};
+
+	if (!own_api.port || netns != own_api.netns)
+		return false;
+	__builtin_memcpy(&own, (const void *)&own_api.ip, sizeof(own));
+	if (!same_address(&own, &any))
+		return (ends->local_port == own_api.port && same_address(&ends->local, &own)) ||
+		       (ends->remote_port == own_api.port && same_address(&ends->remote, &own));
+	return ends->local_port == own_api.port ||
+	       (ends->remote_port == own_api.port &&
+		(is_loopback(&ends->remote) || same_address(&ends->remote, &ends->local)));
+}
+
+/* What is known of a connection whenever an event tells of it. */
+struct known_connection {
+	u64 cookie;
+	const struct owner *owner;
+	const struct endpoints *ends;
+	u32 attempt;
+	u32 netns;
+	u8 direction;
+	u8 protocol;
+	u8 attribution;
+};
+
+/* NULL: it is left out, or there is no room; both are counted. */
+static __always_inline struct connection_event *new_event(u8 state, const struct known_connection *k)
+{
+	const struct owner *owner = k->attribution == ATTRIBUTION_NONE ? NULL : k->owner;
+	struct subject subject = {.process = owner, .socket = owner, .ends = k->ends};
+	struct connection_event *e;
+
+	if (is_own_api(k->ends, k->netns) || is_left_out(&subject)) {
+		count(COUNTER_EXCLUDED);
+		return NULL;
+	}
+	e = reserve(sizeof(*e));
 	if (!e)
 		return NULL;
 	__builtin_memset(e, 0, sizeof(*e));
 	e->time_ns = bpf_ktime_get_boot_ns();
 	e->state = state;
-	e->direction = direction;
-	e->protocol = protocol;
+	e->direction = k->direction;
+	e->protocol = k->protocol;
+	e->cookie = k->cookie;
+	e->attempt = k->attempt;
+	e->attribution = k->attribution;
+	e->owner = *k->owner;
+	e->ends = *k->ends;
+	e->netns = k->netns;
 	return e;
 }

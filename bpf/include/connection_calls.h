@@ -55,26 +55,32 @@ static __always_inline u16 wanted_remote(u64 address, struct endpoints *e)
 static __always_inline void failed_at_once(const struct sock *sk, const struct connect_call *call, int error)
 {
 	struct endpoints ends = {};
+	struct owner owner = {};
+	struct known_connection known = {
+		.cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter),
+		.owner = &owner,
+		.attribution = ATTRIBUTION_CONNECT,
+		.direction = DIRECTION_OUTBOUND,
+		.protocol = call->protocol,
+		.netns = netns_of(sk),
+		.ends = &ends,
+	};
 	struct connection_event *e;
 
 	endpoints_of(sk, &ends);
 	if (wanted_remote(call->address, &ends) == AF_UNSPEC)
 		return; /* it did not name a peer */
-	e = new_event(STATE_FAILED, DIRECTION_OUTBOUND, call->protocol);
+	owner_is_current(&owner);
+	if (known.cookie) {
+		/* A UDP socket that is connected keeps that number for itself. */
+		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &known.cookie))
+			next_attempt(known.cookie);
+		known.attempt = attempt_of(known.cookie);
+		next_attempt(known.cookie);
+	}
+	e = new_event(STATE_FAILED, &known);
 	if (!e)
 		return;
-	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (e->cookie) {
-		/* A UDP socket that is connected keeps that number for itself. */
-		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &e->cookie))
-			next_attempt(e->cookie);
-		e->attempt = attempt_of(e->cookie);
-		next_attempt(e->cookie);
-	}
-	e->attribution = ATTRIBUTION_CONNECT;
-	owner_is_current(&e->owner);
-	e->netns = netns_of(sk);
-	e->ends = ends;
 	e->return_code = error;
 	e->known = KNOWN_CODE;
 	submit(e);

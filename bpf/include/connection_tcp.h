@@ -3,25 +3,33 @@
 
 #include "connection.h"
 
+/* The ends are read from the socket if they are not given. */
 static __always_inline struct connection_event *new_tcp_event(const struct sock *sk, u8 state,
-							       const struct connection *c)
+							       const struct connection *c,
+							       const struct endpoints *given)
 {
-	struct connection_event *e = new_event(state, c->direction, IPPROTO_TCP);
+	struct endpoints ends = {};
+	struct known_connection known = {
+		.cookie = c->cookie,
+		.attempt = c->attempt,
+		.owner = &c->owner,
+		.attribution = c->attribution,
+		.direction = c->direction,
+		.protocol = IPPROTO_TCP,
+		.netns = netns_of(sk),
+		.ends = &ends,
+	};
 
-	if (!e)
-		return NULL;
-	e->cookie = c->cookie;
-	e->attempt = c->attempt;
-	e->owner = c->owner;
-	e->attribution = c->attribution;
-	e->netns = netns_of(sk);
-	endpoints_of(sk, &e->ends);
-	return e;
+	if (given)
+		ends = *given;
+	else
+		endpoints_of(sk, &ends);
+	return new_event(state, &known);
 }
 
 static __always_inline void tcp_established(const struct sock *sk, const struct connection *c)
 {
-	struct connection_event *e = new_tcp_event(sk, STATE_ESTABLISHED, c);
+	struct connection_event *e = new_tcp_event(sk, STATE_ESTABLISHED, c, NULL);
 
 	if (!e)
 		return;
@@ -35,12 +43,10 @@ static __always_inline void tcp_established(const struct sock *sk, const struct 
 static __always_inline void tcp_failed(const struct sock *sk, const struct connection *c,
 				       const struct endpoints *ends, int error)
 {
-	struct connection_event *e = new_tcp_event(sk, STATE_FAILED, c);
+	struct connection_event *e = new_tcp_event(sk, STATE_FAILED, c, ends);
 
 	if (!e)
 		return;
-	if (ends)
-		e->ends = *ends;
 	if (error) {
 		e->return_code = -error;
 		e->known = KNOWN_CODE;
@@ -73,7 +79,7 @@ static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct 
 static __always_inline void tcp_closed(const struct sock *sk, const struct connection *c, int oldstate)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	struct connection_event *e = new_tcp_event(sk, STATE_CLOSED, c);
+	struct connection_event *e = new_tcp_event(sk, STATE_CLOSED, c, NULL);
 	u64 done;
 
 	if (!e)

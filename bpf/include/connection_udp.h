@@ -3,18 +3,28 @@
 
 #include "connection_calls.h"
 
+static __always_inline struct connection_event *new_udp_event(u64 cookie, u8 state, const struct udp_connection *c)
+{
+	struct known_connection known = {
+		.cookie = cookie,
+		.attempt = c->attempt,
+		.owner = &c->owner,
+		.attribution = ATTRIBUTION_CONNECT,
+		.direction = DIRECTION_OUTBOUND,
+		.protocol = IPPROTO_UDP,
+		.netns = c->netns,
+		.ends = &c->ends,
+	};
+
+	return new_event(state, &known);
+}
+
 static __always_inline void udp_closed(u64 cookie, const struct udp_connection *c)
 {
-	struct connection_event *e = new_event(STATE_CLOSED, DIRECTION_OUTBOUND, IPPROTO_UDP);
+	struct connection_event *e = new_udp_event(cookie, STATE_CLOSED, c);
 
 	if (!e)
 		return;
-	e->cookie = cookie;
-	e->attempt = c->attempt;
-	e->owner = c->owner;
-	e->attribution = ATTRIBUTION_CONNECT;
-	e->netns = c->netns;
-	e->ends = c->ends;
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = c->bytes_sent;
 	e->bytes_received = c->bytes_received;
@@ -54,16 +64,10 @@ static __always_inline void udp_connected(const struct sock *sk, const struct co
 	if (cookie && bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
 		count(COUNTER_MAP_FULL);
 
-	e = new_event(STATE_ESTABLISHED, DIRECTION_OUTBOUND, IPPROTO_UDP);
+	e = new_udp_event(cookie, STATE_ESTABLISHED, &c);
 	if (!e)
 		return;
 	e->time_ns = c.established_ns;
-	e->cookie = cookie;
-	e->attempt = c.attempt;
-	e->owner = c.owner;
-	e->attribution = ATTRIBUTION_CONNECT;
-	e->netns = c.netns;
-	e->ends = c.ends;
 	e->return_code = 0;
 	e->known = KNOWN_CODE;
 	submit(e);

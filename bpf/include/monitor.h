@@ -27,6 +27,8 @@ enum counter {
 	COUNTER_RING_BUFFER_FULL, /* not recorded: the reader is too slow */
 	COUNTER_MAP_FULL,         /* not recorded: more sockets at once than the map holds */
 	COUNTER_FILTERED,         /* left out by a documented rule */
+	COUNTER_EXCLUDED,         /* left out by a rule of the configuration */
+	COUNTER_SUBMITTED,        /* put into the ring buffer */
 	COUNTERS,
 };
 
@@ -65,7 +67,15 @@ static __always_inline void submit(void *room)
 {
 	u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 
+	count(COUNTER_SUBMITTED);
 	bpf_ringbuf_submit(room, waiting >= WAKE_UP_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* Gives back the room of an event that a rule of the configuration leaves out. */
+static __always_inline void leave_out(void *room)
+{
+	count(COUNTER_EXCLUDED);
+	bpf_ringbuf_discard(room, BPF_RB_NO_WAKEUP);
 }
 
 /* A process, as seen from the host. */
@@ -74,7 +84,19 @@ struct owner {
 	u32 pid;
 	u32 uid;
 	char command[16];
+	u32 cgroups; /* bits of those in filter_cgroups that it is in or below */
 };
+
+#define MAX_CGROUPS 32
+
+/* A cgroup of a rule of the configuration, and how deep it is. */
+struct filter_cgroup {
+	u64 id;
+	u64 level;
+};
+
+const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] = {};
+const volatile u32 filter_cgroups_len = 0;
 
 /* Only for hooks that run in the process's own context, never in softirq. The
  * command is that of the process, as in /proc/PID/comm, not of the thread.
@@ -82,9 +104,17 @@ struct owner {
 static __always_inline void owner_is_current(struct owner *owner)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	u32 i;
 
 	owner->pid = bpf_get_current_pid_tgid() >> 32;
 	owner->uid = bpf_get_current_uid_gid();
 	owner->cgroup_id = bpf_get_current_cgroup_id();
+	owner->cgroups = 0;
+	for (i = 0; i < MAX_CGROUPS; i++) {
+		if (i >= filter_cgroups_len)
+			break;
+		if (bpf_get_current_ancestor_cgroup_id(filter_cgroups[i].level) == filter_cgroups[i].id)
+			owner->cgroups |= 1U << i;
+	}
 	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
 }

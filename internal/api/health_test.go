@@ -46,6 +46,18 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+func TestMetrics(t *testing.T) {
+	base := serve(t, func(o *Options) { o.Store = openStore(t) })
+	scenarios(t, base, []scenario{
+		{name: "all", url: "/metrics", status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", contains: []string{
+			`ebpf_server_info{version="1.2.3"} 1`, `ebpf_server_program_running{program="connection"} 1`,
+			`ebpf_server_lost_total{place="map_full",program="connection"} 4`, `ebpf_server_seen_total{program="connection"}`,
+			"ebpf_server_store_file_bytes", `ebpf_server_store_events{type="connection"}`, "process_resident_memory_bytes",
+		}},
+		{name: "no parameters", url: "/metrics?a=b", status: 400, contains: []string{`"field":"a"`}},
+	})
+}
+
 func TestPrograms(t *testing.T) {
 	base := serve(t, func(o *Options) { o.Store = openStore(t) })
 	scenarios(t, base, []scenario{

@@ -125,6 +125,7 @@ func checkTypes(types []*event.Type) error {
 func (s *Server) routes() {
 	s.echo.GET("/", toDocs)
 	s.echo.GET("/health", s.health)
+	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
 	s.echo.GET("/api/events", s.events)
 	for _, t := range s.Types {

@@ -50,11 +50,13 @@ func (h *Hook) available() error {
 		return mountTracefs()
 	case "cgroup":
 		if cgroupRoot() == "" {
-			return errors.New("no cgroup2 file system is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
+			return errNoCgroups
 		}
 	}
 	return nil
 }
+
+var errNoCgroups = errors.New("no cgroup2 file system is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
 
 func (h *Hook) attach() (err error) {
 	switch h.Kind {

@@ -12,6 +12,8 @@ const (
 	counterRingBufferFull = iota
 	counterMapFull
 	counterFiltered
+	counterExcluded
+	counterSubmitted
 	counterSkipped // kept by the kernel, see LostSkipped
 	countersLen
 )
@@ -25,6 +27,12 @@ const (
 	// something that would run it again ("recursion misses"). Not every run
 	// would have made an event, so this is an upper bound.
 	LostSkipped = "program_skipped"
+)
+
+// Why something that was seen is no event.
+const (
+	FilteredRule     = "rule"     // a rule of the monitor: nothing is lost with it
+	FilteredExcluded = "excluded" // the configuration (Options) leaves it out
 )
 
 type counters [countersLen]uint64

@@ -37,6 +37,12 @@ type Monitor struct {
 	// Optional names eBPF programs that the monitor can do without, and the
 	// feature that is missing then. A hook that is not here is required.
 	Optional map[string]string
+	// Conditions are those of Options' rules that its eBPF side looks at, see
+	// bpf/include/filter.h: "command", "uid", "cgroup", "ip", "loopback", "port",
+	// "interface".
+	Conditions []string
+	// HasOwnAPI says that its eBPF side looks at Options.OwnAPI.
+	HasOwnAPI bool
 	// Prepare sets constants of the object for this host; may be nil.
 	Prepare func(*ebpf.CollectionSpec, *Host) error
 	// NewDecoder returns what turns records into events.

@@ -37,6 +37,7 @@ type Program struct {
 	reader     *ringbuf.Reader
 	decoder    Decoder
 	host       *Host
+	options    Options
 	sink       Sink
 	log        *slog.Logger
 
@@ -53,8 +54,8 @@ type Program struct {
 
 // Start loads and attaches a monitor and begins to read. On an error nothing
 // stays behind; the error names the hook and what it needs.
-func Start(m *Monitor, host *Host, sink Sink, log *slog.Logger) (*Program, error) {
-	p := &Program{Monitor: m, host: host, sink: sink, log: log.With("program", m.Type.Name), done: make(chan struct{})}
+func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Program, error) {
+	p := &Program{Monitor: m, host: host, options: o, sink: sink, log: log.With("program", m.Type.Name), done: make(chan struct{})}
 	if err := p.load(); err != nil {
 		p.free()
 		return nil, fmt.Errorf("load %s: %w", m.Type.Name, err)
@@ -90,6 +91,9 @@ func (p *Program) load() error {
 		if err := p.Monitor.Prepare(spec, p.host); err != nil {
 			return fmt.Errorf("prepare: %w", err)
 		}
+	}
+	if err := p.options.set(spec); err != nil {
+		return err
 	}
 	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return explain(err)

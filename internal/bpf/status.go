@@ -14,9 +14,10 @@ import (
 type Status struct {
 	Hooks    []Hook
 	Features map[string]bool // what optional hooks give, by name
+	Seen     int64           // what there was to record: events, and what was lost and filtered
 	Events   int64           // handed to the sink
 	Lost     map[string]int64
-	Filtered int64 // left out in the kernel by a documented rule
+	Filtered map[string]int64 // left out in the kernel, by the kind of rule
 }
 
 // Status returns the state of the moment.
@@ -33,7 +34,12 @@ func (p *Program) Status() Status {
 			LostSkipped:        int64(now[counterSkipped]),
 			LostDecodeFailed:   p.decodeFailed.Load(),
 		},
-		Filtered: int64(now[counterFiltered]),
+		Filtered: map[string]int64{
+			FilteredRule:     int64(now[counterFiltered]),
+			FilteredExcluded: int64(now[counterExcluded]),
+		},
+		Seen: int64(now[counterSubmitted] + now[counterRingBufferFull] + now[counterMapFull] +
+			now[counterFiltered] + now[counterExcluded]),
 	}
 	for _, hook := range p.hooks {
 		told := *hook

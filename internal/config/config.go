@@ -64,9 +64,12 @@ type Limits struct {
 	MaxSize int64 // bytes
 }
 
-// Program switches one monitor.
+// Program is about one monitor.
 type Program struct {
 	Enabled bool
+	Exclude []Rule // events that one of these means are left out
+	Include []Rule // if there are any, events that none of these means are left out
+	OwnAPI  bool   // connections to this program's own API are recorded too
 }
 
 // Log says what is logged and how.
@@ -78,9 +81,16 @@ type Log struct {
 // Known are the names that the monitors bring with them. Any other name in the
 // configuration is a mistake.
 type Known struct {
-	Types    []string        // event types
-	Programs map[string]bool // monitors, and whether each is on by default
+	Types    []string                // event types
+	Programs map[string]KnownProgram // monitors
 	Limits   map[string]DefaultLimits
+}
+
+// KnownProgram is what a monitor's settings follow from.
+type KnownProgram struct {
+	Enabled    bool     // by default
+	Conditions []string // that its events can be excluded and included by
+	HasOwnAPI  bool     // it can tell the program's own API traffic from other
 }
 
 // DefaultLimits are the limits of a type for which the general ones do not do,

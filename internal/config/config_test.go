@@ -16,10 +16,16 @@ const day = 24 * time.Hour
 
 // known is what the program brings with it; a third monitor is off by default.
 var known = Known{
-	Types:    []string{"connection", "packet_drop", "dns"},
-	Programs: map[string]bool{"connection": true, "packet_drop": true, "dns": false},
-	Limits:   map[string]DefaultLimits{"packet_drop": {MaxAge: "3d", MaxSize: "500MiB"}},
+	Types: []string{"connection", "packet_drop", "dns"},
+	Programs: map[string]KnownProgram{
+		"connection":  {Enabled: true, Conditions: allConditions, HasOwnAPI: true},
+		"packet_drop": {Enabled: true, Conditions: []string{"uid", "ip", "loopback", "port", "interface"}},
+		"dns":         {},
+	},
+	Limits: map[string]DefaultLimits{"packet_drop": {MaxAge: "3d", MaxSize: "500MiB"}},
 }
+
+var allConditions = []string{"command", "uid", "cgroup", "ip", "loopback", "port", "interface"}
 
 // defaults are written out here once more, so that a change of one is noticed.
 func defaults() Config {
@@ -96,9 +102,13 @@ func TestShippedFileIsTheDefaults(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 
-	shown := Known{Types: []string{"packet_drop"}, Programs: map[string]bool{"connection": true, "packet_drop": true}, Limits: known.Limits}
+	shown := Known{Types: []string{"packet_drop"}, Programs: map[string]KnownProgram{
+		"connection":  {Enabled: true, Conditions: []string{"command", "ip"}, HasOwnAPI: true},
+		"packet_drop": {Enabled: true, Conditions: []string{"ip", "interface"}},
+	}, Limits: known.Limits}
 	table := settings(new(Config), shown)
-	f := &file{path: shipped, values: map[string]any{}, lines: map[string]int{}, keys: keysOf(table)}
+	f := newFile(table)
+	f.path = shipped
 	data, err := os.ReadFile(shipped)
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func TestMistakesInTheFile(t *testing.T) {
 		// Wrong shapes.
 		"list as document":    {"- a\n- b", []string{"PATH:1: the file: a list where a section is wanted (with the keys log, programs, retention, server, storage)"}},
 		"text as document":    {"hello", []string{`PATH:1: the file: "hello" where a section is wanted (with the keys log, programs, retention, server, storage)`}},
-		"value for a section": {"programs:\n  connection: true", []string{`PATH:2: programs.connection: "true" where a section is wanted (with the keys enabled)`}},
+		"value for a section": {"programs:\n  connection: true", []string{`PATH:2: programs.connection: "true" where a section is wanted (with the keys enabled, exclude, include, own_api)`}},
 		"list for a section":  {"programs: [connection]", []string{"PATH:1: programs: a list where a section is wanted (with the keys connection, dns, packet_drop)"}},
 		"section for a value": {"log: {level: {a: b}}", []string{"PATH:1: log.level: a section where one value is wanted"}},
 		"list for a value":    {"log:\n  level:\n    - info", []string{"PATH:3: log.level: a list where one value is wanted"}},

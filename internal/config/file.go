@@ -31,12 +31,13 @@ type file struct {
 	lines    map[string]int // where each key stands, sections included
 	problems []error
 	keys     map[string]bool // what may stand in it: true is a value, false a section
+	lists    map[string]bool // values that are lists
 }
 
 // readFile finds, reads and parses the file. Finding none is fine, unless it
 // was asked for by --config.
 func readFile(flags *pflag.FlagSet, table []setting) (*file, error) {
-	f := &file{values: map[string]any{}, lines: map[string]int{}, keys: keysOf(table)}
+	f := newFile(table)
 	paths := searchPath
 	asked := flags.Changed("config")
 	if asked {
@@ -54,6 +55,14 @@ func readFile(flags *pflag.FlagSet, table []setting) (*file, error) {
 		return f, f.parse(data)
 	}
 	return f, nil
+}
+
+func newFile(table []setting) *file {
+	f := &file{values: map[string]any{}, lines: map[string]int{}, keys: keysOf(table), lists: map[string]bool{}}
+	for _, s := range table {
+		f.lists[s.key] = s.isList
+	}
+	return f
 }
 
 // readLimited reads a whole file, unless it is too long to be meant.
@@ -186,6 +195,18 @@ func (f *file) section(node *yaml.Node, name string) {
 func (f *file) value(node *yaml.Node, key string) {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
+	}
+	if f.lists[key] && node.Kind == yaml.SequenceNode {
+		var lines []string
+		for _, entry := range node.Content {
+			if entry.Kind != yaml.ScalarNode {
+				f.problem(entry.Line, "%s: %s where one value is wanted", key, kindName(entry))
+				return
+			}
+			lines = append(lines, entry.Value)
+		}
+		f.values[key] = strings.Join(lines, "\n")
+		return
 	}
 	if node.Kind != yaml.ScalarNode {
 		f.problem(node.Line, "%s: %s where one value is wanted", key, kindName(node))

@@ -28,6 +28,7 @@ type setting struct {
 	flag    string                  // flag that sets it; empty: none
 	usage   string                  // of the flag
 	follows string                  // if that key is set and this one is not, this one's default does not hold: set gets ""
+	isList  bool                    // in the file it is a list; set gets its entries as lines
 	set     func(text string) error // checks a value and puts it into the Config
 }
 
@@ -51,15 +52,33 @@ func settings(c *Config, known Known) []setting {
 	}
 	c.Programs = make(map[string]Program, len(known.Programs))
 	for _, name := range slices.Sorted(maps.Keys(known.Programs)) {
-		list = append(list, setting{
-			key:   "programs." + name + ".enabled",
-			value: fmt.Sprint(known.Programs[name]),
-			set: func(text string) error {
-				on, err := parseBool(text)
-				c.Programs[name] = Program{Enabled: on}
-				return err
-			},
-		})
+		list = append(list, programSettings(c, name, known.Programs[name])...)
+	}
+	return list
+}
+
+func programSettings(c *Config, name string, known KnownProgram) []setting {
+	section := "programs." + name + "."
+	change := func(do func(p *Program) error) error {
+		p := c.Programs[name]
+		err := do(&p)
+		c.Programs[name] = p
+		return err
+	}
+	list := []setting{{key: section + "enabled", value: fmt.Sprint(known.Enabled), set: func(text string) error {
+		return change(func(p *Program) (err error) { p.Enabled, err = parseBool(text); return err })
+	}}}
+	if len(known.Conditions) > 0 {
+		list = append(list, setting{key: section + "exclude", isList: true, set: func(text string) error {
+			return change(func(p *Program) (err error) { p.Exclude, err = parseRules(text, known.Conditions); return err })
+		}}, setting{key: section + "include", isList: true, set: func(text string) error {
+			return change(func(p *Program) (err error) { p.Include, err = parseRules(text, known.Conditions); return err })
+		}})
+	}
+	if known.HasOwnAPI {
+		list = append(list, setting{key: section + "own_api", value: "false", set: func(text string) error {
+			return change(func(p *Program) (err error) { p.OwnAPI, err = parseBool(text); return err })
+		}})
 	}
 	return list
 }

@@ -26,10 +26,10 @@ const shutdownTime = 10 * time.Second
 
 // Known returns the names that the configuration may use.
 func Known() config.Known {
-	known := config.Known{Programs: map[string]bool{}, Limits: map[string]config.DefaultLimits{}}
+	known := config.Known{Programs: map[string]config.KnownProgram{}, Limits: map[string]config.DefaultLimits{}}
 	for _, m := range programs.All {
 		known.Types = append(known.Types, m.Type.Name)
-		known.Programs[m.Type.Name] = m.Enabled
+		known.Programs[m.Type.Name] = config.KnownProgram{Enabled: m.Enabled, Conditions: m.Conditions, HasOwnAPI: m.HasOwnAPI}
 		known.Limits[m.Type.Name] = config.DefaultLimits{MaxAge: m.MaxAge, MaxSize: m.MaxSize}
 	}
 	return known
@@ -78,6 +78,9 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 		return err
 	}
 	defer func() { err = errors.Join(err, monitors.stop()) }()
+	if address, ok := listener.Addr().(*net.TCPAddr); ok {
+		monitors.leaveOut(address.AddrPort(), c.Programs)
+	}
 	if err := monitors.start(host, events); err != nil {
 		return err
 	}

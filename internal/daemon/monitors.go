@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"net/netip"
 	"sync"
 
 	"github.com/srodi/ebpf-server/internal/api"
@@ -30,6 +31,7 @@ type monitors struct {
 type monitor struct {
 	*bpf.Monitor
 	enabled bool
+	options bpf.Options
 	program *bpf.Program // nil unless it runs
 	err     error        // why it does not, although it is enabled
 }
@@ -37,9 +39,27 @@ type monitor struct {
 func newMonitors(all []*bpf.Monitor, configured map[string]config.Program, log *slog.Logger) *monitors {
 	ms := &monitors{log: log}
 	for _, m := range all {
-		ms.list = append(ms.list, &monitor{Monitor: m, enabled: configured[m.Type.Name].Enabled})
+		c := configured[m.Type.Name]
+		ms.list = append(ms.list, &monitor{Monitor: m, enabled: c.Enabled, options: bpf.Options{Exclude: rulesOf(c.Exclude), Include: rulesOf(c.Include)}})
 	}
 	return ms
+}
+
+func rulesOf(configured []config.Rule) (rules []bpf.Rule) {
+	for _, r := range configured {
+		rules = append(rules, bpf.Rule(r))
+	}
+	return rules
+}
+
+// leaveOut keeps the program's own API out of what is recorded, where the
+// configuration does not want it.
+func (ms *monitors) leaveOut(api netip.AddrPort, configured map[string]config.Program) {
+	for _, m := range ms.list {
+		if m.HasOwnAPI && !configured[m.Type.Name].OwnAPI {
+			m.options.OwnAPI = api
+		}
+	}
 }
 
 func (ms *monitors) enabled() bool {
@@ -59,7 +79,7 @@ func (ms *monitors) start(host *bpf.Host, sink bpf.Sink) error {
 		if !m.enabled {
 			continue
 		}
-		program, err := bpf.Start(m.Monitor, host, sink, ms.log)
+		program, err := bpf.Start(m.Monitor, host, m.options, sink, ms.log)
 		if err != nil {
 			ms.log.Error("monitor failed to start", "program", m.Type.Name, "error", err, "needs", m.Needs)
 			failed = append(failed, err)
@@ -146,7 +166,7 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 	status := m.program.Status()
 	p.State, p.Features, p.Events = api.StateRunning, status.Features, status.Events
 	maps.Copy(p.Lost, status.Lost)
-	p.Filtered["rule"] = status.Filtered
+	p.Seen, p.Filtered = status.Seen, status.Filtered
 	for _, h := range status.Hooks {
 		hook := api.Hook{
 			Name: h.Name, Kind: h.Kind, Target: h.Target, Attached: h.Attached, Optional: h.Optional,

@@ -61,13 +61,19 @@ func (r *Recorder) Lost(_, place string, _ time.Time, n int64) {
 // Start runs a monitor until the test ends.
 func Start(t testing.TB, m *bpf.Monitor) *Recorder {
 	t.Helper()
+	return StartWith(t, m, bpf.Options{})
+}
+
+// StartWith runs a monitor with options until the test ends.
+func StartWith(t testing.TB, m *bpf.Monitor, o bpf.Options) *Recorder {
+	t.Helper()
 	RequireRoot(t)
 	host, err := bpf.NewHost()
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := NewRecorder()
-	program, err := bpf.Start(m, host, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	program, err := bpf.Start(m, host, o, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +82,22 @@ func Start(t testing.TB, m *bpf.Monitor) *Recorder {
 		if err := program.Stop(context.Background()); err != nil {
 			t.Errorf("stop: %v", err)
 		}
+		Account(t, program.Status())
 	})
 	return r
+}
+
+// Account compares what a monitor that was stopped has seen with what became of
+// it. While it runs, events that were seen are on their way.
+func Account(t testing.TB, s bpf.Status) {
+	t.Helper()
+	sum := s.Events + s.Lost[bpf.LostRingBufferFull] + s.Lost[bpf.LostMapFull] + s.Lost[bpf.LostDecodeFailed]
+	for _, n := range s.Filtered {
+		sum += n
+	}
+	if s.Seen != sum {
+		t.Errorf("%d were seen, and %d are accounted for: %d events, lost %v, filtered %v", s.Seen, sum, s.Events, s.Lost, s.Filtered)
+	}
 }
 
 // Status returns the monitor's status.

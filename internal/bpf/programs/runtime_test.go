@@ -40,7 +40,7 @@ func TestMissingHook(t *testing.T) {
 			spec.Programs[hook].SectionName = strings.Replace(spec.Programs[hook].SectionName, hook, "no_such_hook", 1)
 			spec.Programs[hook].AttachTo = strings.Replace(spec.Programs[hook].AttachTo, hook, "no_such_hook", 1)
 		})
-		_, err := bpf.Start(m, host, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		_, err := bpf.Start(m, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
 		if err == nil {
 			t.Fatalf("%s: started without its hook", hook)
 		}
@@ -116,7 +116,7 @@ func TestStopHandsOverTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := bpftest.NewRecorder()
-	program, err := bpf.Start(packetdrop.Monitor, host, r, slog.New(slog.DiscardHandler))
+	program, err := bpf.Start(packetdrop.Monitor, host, bpf.Options{}, r, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,8 @@ var Monitor = &bpf.Monitor{
 		connectionProgSockSendLength: featureUDPBytes,
 		connectionProgSockRecvLength: featureUDPBytes,
 	},
+	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port"},
+	HasOwnAPI:  true,
 	Prepare:    prepare,
 	NewDecoder: newDecoder,
 }

@@ -47,6 +47,8 @@ type connectionConnection struct {
 		Pid      uint32
 		Uid      uint32
 		Command  [16]int8
+		Cgroups  uint32
+		_        [4]byte
 	}
 	Attempt     uint32
 	Announced   uint32
@@ -68,6 +70,8 @@ type connectionConnectionEvent struct {
 		Pid      uint32
 		Uid      uint32
 		Command  [16]int8
+		Cgroups  uint32
+		_        [4]byte
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -95,6 +99,23 @@ type connectionConnectionEvent struct {
 	_           [3]byte
 }
 
+type connectionFilterCgroup struct {
+	_     structs.HostLayout
+	Id    uint64
+	Level uint64
+}
+
+type connectionListenAddress struct {
+	_  structs.HostLayout
+	Ip struct {
+		_  structs.HostLayout
+		Ip [16]uint8
+	}
+	Netns uint32
+	Port  uint16
+	_     [2]byte
+}
+
 type connectionListenerKey struct {
 	_  structs.HostLayout
 	Ip struct {
@@ -113,9 +134,24 @@ type connectionListening struct {
 		Pid      uint32
 		Uid      uint32
 		Command  [16]int8
+		Cgroups  uint32
+		_        [4]byte
 	}
 	Sockets uint32
 	Shared  uint32
+}
+
+type connectionRule struct {
+	_          structs.HostLayout
+	Network    [2]uint64
+	Mask       [2]uint64
+	Conditions uint32
+	Uid        uint32
+	Cgroup     uint32
+	PortFirst  uint16
+	PortLast   uint16
+	Command    [16]int8
+	Interface  [16]int8
 }
 
 type connectionUdpConnection struct {
@@ -129,6 +165,8 @@ type connectionUdpConnection struct {
 		Pid      uint32
 		Uid      uint32
 		Command  [16]int8
+		Cgroups  uint32
+		_        [4]byte
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -170,6 +208,12 @@ const (
 	connectionProgSysExitAccept4       = "sys_exit_accept4"
 	connectionProgSysExitConnect       = "sys_exit_connect"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
+	connectionVarExcludes              = "excludes"
+	connectionVarFilterCgroups         = "filter_cgroups"
+	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
+	connectionVarIncludes              = "includes"
+	connectionVarOwnApi                = "own_api"
+	connectionVarRules                 = "rules"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 )
 
@@ -245,6 +289,12 @@ type connectionMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionVariableSpecs struct {
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
+	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
+	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
+	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
+	Includes              *ebpf.VariableSpec `ebpf:"includes"`
+	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
+	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 }
 
@@ -294,6 +344,12 @@ func (m *connectionMaps) Close() error {
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionVariables struct {
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
+	Excludes              *ebpf.Variable `ebpf:"excludes"`
+	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
+	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
+	Includes              *ebpf.Variable `ebpf:"includes"`
+	OwnApi                *ebpf.Variable `ebpf:"own_api"`
+	Rules                 *ebpf.Variable `ebpf:"rules"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 }
 

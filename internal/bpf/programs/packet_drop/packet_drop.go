@@ -15,6 +15,7 @@ var Monitor = &bpf.Monitor{
 	MaxSize:    "500MiB",
 	Needs:      "Linux 5.17 or later (kfree_skb with a reason) with BTF (CONFIG_DEBUG_INFO_BTF)",
 	Load:       loadPacketDrop,
+	Conditions: []string{"uid", "cgroup", "ip", "loopback", "port", "interface"},
 	Prepare:    prepare,
 	NewDecoder: newDecoder,
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
 )
@@ -216,7 +217,7 @@ func TestOrdinaryCloseIsNoDrop(t *testing.T) {
 	if drops := r.Events(t, ns); len(drops) != 0 {
 		t.Errorf("%d drops: %v", len(drops), drops[0])
 	}
-	if filtered := r.Status().Filtered; filtered < connections/2 {
+	if filtered := r.Status().Filtered[bpf.FilteredRule]; filtered < connections/2 {
 		t.Errorf("%d filtered, want at least %d", filtered, connections/2)
 	}
 }

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type packetDropFilterCgroup struct {
+	_     structs.HostLayout
+	Id    uint64
+	Level uint64
+}
+
 type packetDropFunction struct {
 	_     structs.HostLayout
 	Begin uint64
@@ -42,6 +48,21 @@ type packetDropPacketDropEvent struct {
 	IpProtocol      uint8
 	Known           uint8
 	Interface       [16]int8
+	Cgroups         uint32
+	_               [4]byte
+}
+
+type packetDropRule struct {
+	_          structs.HostLayout
+	Network    [2]uint64
+	Mask       [2]uint64
+	Conditions uint32
+	Uid        uint32
+	Cgroup     uint32
+	PortFirst  uint16
+	PortLast   uint16
+	Command    [16]int8
+	Interface  [16]int8
 }
 
 // Names of all BPF objects in the ELF.
@@ -51,9 +72,14 @@ const (
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
 	packetDropProgKfreeSkb             = "kfree_skb"
+	packetDropVarExcludes              = "excludes"
+	packetDropVarFilterCgroups         = "filter_cgroups"
+	packetDropVarFilterCgroupsLen      = "filter_cgroups_len"
+	packetDropVarIncludes              = "includes"
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
+	packetDropVarRules                 = "rules"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
 
@@ -114,9 +140,14 @@ type packetDropMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropVariableSpecs struct {
+	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
+	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
+	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
+	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
+	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
 
@@ -155,9 +186,14 @@ func (m *packetDropMaps) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropVariables struct {
+	Excludes              *ebpf.Variable `ebpf:"excludes"`
+	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
+	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
+	Includes              *ebpf.Variable `ebpf:"includes"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
+	Rules                 *ebpf.Variable `ebpf:"rules"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
 
