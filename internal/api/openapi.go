@@ -77,8 +77,10 @@ func describeToken(doc *openapi3.T) {
 // fixProblems gives errors their media type: OpenAPI 2 knows one for all answers.
 func fixProblems(op *openapi3.Operation) {
 	for _, response := range op.Responses.Map() {
-		if media := response.Value.Content[mimeJSON]; media != nil && media.Schema.Ref == problemSchema {
-			response.Value.Content = openapi3.Content{mimeProblem: media}
+		for _, media := range response.Value.Content { // of whatever kind the answer itself is
+			if media.Schema != nil && media.Schema.Ref == problemSchema {
+				response.Value.Content = openapi3.Content{mimeProblem: media}
+			}
 		}
 	}
 }

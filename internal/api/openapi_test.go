@@ -118,7 +118,12 @@ func TestOpenAPIIsTrue(t *testing.T) {
 				query, body = "", `{"since":0,"pid":[100,101]}`
 				matches(t, op.RequestBody.Value.Content[mimeJSON].Schema, []byte(body))
 			}
-			matches(t, op.Responses.Value("200").Value.Content[mimeJSON].Schema, request(t, method, base+path+query, body, http.StatusOK))
+			answer := request(t, method, base+path+query, body, http.StatusOK)
+			if described := op.Responses.Value("200").Value.Content; described[mimeJSON] != nil {
+				matches(t, described[mimeJSON].Schema, answer)
+			} else if path != "/metrics" || described["text/plain"] == nil {
+				t.Errorf("%s is described as %v", path, described)
+			}
 			matches(t, op.Responses.Default().Value.Content[mimeProblem].Schema, request(t, method, base+path+"?colour=red", "", http.StatusBadRequest))
 		}
 	}
