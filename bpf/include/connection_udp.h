@@ -58,7 +58,7 @@ static __always_inline void udp_connected(const struct sock *sk, const struct co
 	if (!e)
 		return;
 	e->time_ns = c.established_ns;
-	e->cookie = cookie;
+	e->cookie = cookie ? cookie : number_without_cookie();
 	e->attempt = c.attempt;
 	e->owner = c.owner;
 	e->attribution = ATTRIBUTION_CONNECT;

@@ -37,6 +37,8 @@ type Monitor struct {
 	// Optional names eBPF programs that the monitor can do without, and the
 	// feature that is missing then. A hook that is not here is required.
 	Optional map[string]string
+	// Features looks for what else this kernel may lack, by name; may be nil.
+	Features func(*Host) (map[string]bool, error)
 	// Prepare sets constants of the object for this host; may be nil.
 	Prepare func(*ebpf.CollectionSpec, *Host) error
 	// NewDecoder returns what turns records into events.

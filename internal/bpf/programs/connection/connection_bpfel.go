@@ -152,6 +152,7 @@ type connectionUdpConnection struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectionMapAnnouncements         = "announcements"
 	connectionMapAttempts              = "attempts"
 	connectionMapConnectCalls          = "connect_calls"
 	connectionMapConnections           = "connections"
@@ -170,6 +171,7 @@ const (
 	connectionProgSysExitAccept4       = "sys_exit_accept4"
 	connectionProgSysExitConnect       = "sys_exit_connect"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
+	connectionVarHasCookieHelper       = "has_cookie_helper"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 )
 
@@ -231,6 +233,7 @@ type connectionProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionMapSpecs struct {
+	Announcements  *ebpf.MapSpec `ebpf:"announcements"`
 	Attempts       *ebpf.MapSpec `ebpf:"attempts"`
 	ConnectCalls   *ebpf.MapSpec `ebpf:"connect_calls"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
@@ -245,6 +248,7 @@ type connectionMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionVariableSpecs struct {
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
+	HasCookieHelper       *ebpf.VariableSpec `ebpf:"has_cookie_helper"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 }
 
@@ -268,6 +272,7 @@ func (o *connectionObjects) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionMaps struct {
+	Announcements  *ebpf.Map `ebpf:"announcements"`
 	Attempts       *ebpf.Map `ebpf:"attempts"`
 	ConnectCalls   *ebpf.Map `ebpf:"connect_calls"`
 	Connections    *ebpf.Map `ebpf:"connections"`
@@ -279,6 +284,7 @@ type connectionMaps struct {
 
 func (m *connectionMaps) Close() error {
 	return _ConnectionClose(
+		m.Announcements,
 		m.Attempts,
 		m.ConnectCalls,
 		m.Connections,
@@ -294,6 +300,7 @@ func (m *connectionMaps) Close() error {
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionVariables struct {
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
+	HasCookieHelper       *ebpf.Variable `ebpf:"has_cookie_helper"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 }
 

@@ -13,12 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type packetDropFunction struct {
-	_     structs.HostLayout
-	Begin uint64
-	End   uint64
-}
-
 type packetDropPacketDropEvent struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -44,6 +38,12 @@ type packetDropPacketDropEvent struct {
 	Interface       [16]int8
 }
 
+type packetDropPlace struct {
+	_     structs.HostLayout
+	Begin uint64
+	End   uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -52,6 +52,7 @@ const (
 	packetDropMapEvents                = "events"
 	packetDropProgKfreeSkb             = "kfree_skb"
 	packetDropVarNotSpecified          = "not_specified"
+	packetDropVarPurgers               = "purgers"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
@@ -115,6 +116,7 @@ type packetDropMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropVariableSpecs struct {
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
+	Purgers               *ebpf.VariableSpec `ebpf:"purgers"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
@@ -156,6 +158,7 @@ func (m *packetDropMaps) Close() error {
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropVariables struct {
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
+	Purgers               *ebpf.Variable `ebpf:"purgers"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
