@@ -115,7 +115,7 @@ static __always_inline int on_accept(long fd)
 
 	if (!c || c->direction != DIRECTION_INBOUND)
 		return 0;
-	if (__sync_lock_test_and_set(&c->announced, 1))
+	if (!may_announce(c))
 		return 0; /* it ended before it was accepted, and was told of then */
 	owner_is_current(&c->owner);
 	c->attribution = ATTRIBUTION_ACCEPT;

@@ -6,13 +6,17 @@
  *
  * Left out by rule and counted as filtered, because nothing is lost with them:
  *
- *   the spent FIN   an empty TCP segment freed with reason QUEUE_PURGE: the FIN
- *                   of the peer, already acted upon, that still lies in the
- *                   receive queue when a connection ends in the ordinary way
+ *   the spent FIN   an empty TCP segment freed with reason QUEUE_PURGE, or by
+ *                   sk_stream_kill_queues where the kernel has no such reason:
+ *                   the FIN of the peer, already acted upon, that still lies in
+ *                   the receive queue when a connection ends in the ordinary way
  *   the spent ACK   a TCP segment without data or SYN that
  *                   tcp_rcv_state_process, tcp_v4_rcv or tcp_v6_rcv frees with
  *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
- *                   acted upon, to a socket that is closing or in TIME_WAIT
+ *                   acted upon, to a socket that is closing or in TIME_WAIT.
+ *                   Where the kernel gives no reasons (before 5.17) the place
+ *                   alone decides, so that segments of this kind to closed
+ *                   ports are left out as well
  */
 #include "filter.h"
 
@@ -63,18 +67,32 @@ struct packet_drop_event {
 
 const struct packet_drop_event *unused_packet_drop_event __attribute__((unused));
 
-/* Of the running kernel. 0: it has no such reason, or hides its symbols; then
- * the rule that needs it does not apply.
- */
+/* Of the running kernel. 0: it has no such reason. */
 const volatile u32 queue_purge = 0;   /* SKB_DROP_REASON_QUEUE_PURGE */
 const volatile u32 not_specified = 0; /* SKB_DROP_REASON_NOT_SPECIFIED */
 
-struct function {
+/* A function, or a part that the compiler put elsewhere. 0: there is none, or
+ * the kernel hides its symbols; then the rule that needs it does not apply.
+ */
+struct place {
 	u64 begin;
 	u64 end;
 };
 
-const volatile struct function receivers[3] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
+#define PLACES 6
+
+const volatile struct place receivers[PLACES] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
+const volatile struct place purgers[PLACES] = {}; /* sk_stream_kill_queues, without queue_purge */
+
+static __always_inline bool is_in(u64 location, const volatile struct place *places)
+{
+	bool found = false;
+	int i;
+
+	for (i = 0; i < PLACES; i++)
+		found |= location >= places[i].begin && location < places[i].end;
+	return found;
+}
 
 static __always_inline bool is_full_socket(const struct sock *sk)
 {
@@ -83,11 +101,13 @@ static __always_inline bool is_full_socket(const struct sock *sk)
 	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
 }
 
-static __always_inline bool is_spent_fin(const struct sk_buff *skb, u32 reason)
+static __always_inline bool is_spent_fin(const struct sk_buff *skb, u64 location, u32 reason)
 {
 	const struct sock *sk;
 
-	if (!queue_purge || reason != queue_purge || BPF_CORE_READ(skb, len))
+	if (queue_purge ? reason != queue_purge : !is_in(location, purgers))
+		return false;
+	if (BPF_CORE_READ(skb, len))
 		return false;
 	sk = BPF_CORE_READ(skb, sk);
 	return sk && is_full_socket(sk) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
@@ -96,15 +116,9 @@ static __always_inline bool is_spent_fin(const struct sk_buff *skb, u32 reason)
 static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location, u32 reason)
 {
 	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
-	bool received = false;
 	u32 numbers;
-	int i;
 
-	if (!not_specified || reason != not_specified)
-		return false;
-	for (i = 0; i < 3; i++)
-		received |= location >= receivers[i].begin && location < receivers[i].end;
-	if (!received)
+	if (reason != not_specified || !is_in(location, receivers))
 		return false;
 	numbers = BPF_CORE_READ(cb, end_seq) - BPF_CORE_READ(cb, seq);
 	return numbers == 0 || (numbers == 1 && BPF_CORE_READ(cb, tcp_flags) & TCPHDR_FIN);
@@ -284,12 +298,14 @@ static __always_inline bool is_excluded(const struct packet_drop_event *e)
 }
 
 SEC("tp_btf/kfree_skb")
-int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
+int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 {
+	/* The argument and the type came together. */
+	u32 reason = bpf_core_type_exists(enum skb_drop_reason) ? ctx[2] : 0;
 	struct packet_drop_event *e;
 	const void *head, *network, *data;
 
-	if (is_spent_fin(skb, reason) || is_spent_ack(skb, (u64)location, reason)) {
+	if (is_spent_fin(skb, (u64)location, reason) || is_spent_ack(skb, (u64)location, reason)) {
 		count(COUNTER_FILTERED);
 		return 0;
 	}

@@ -74,7 +74,7 @@ struct connection {
 	u64 established_ns;
 	struct owner owner;
 	u32 attempt;
-	u32 announced; /* 1 once the established event was sent; exchanged atomically */
+	u32 announced; /* 1 once the established event was sent; see may_announce */
 	u8 direction;
 	u8 attribution;
 };
@@ -175,6 +175,53 @@ struct listen_address {
 
 const volatile struct listen_address own_api = {};
 
+/* This kernel lets a tp_btf program ask for a socket's cookie (5.12 and later). */
+const volatile bool has_cookie_helper = true;
+
+/* Marks the numbers that stand in for a cookie. */
+#define NO_COOKIE (1ULL << 63)
+
+/* A number for a connection whose socket has no cookie, never used twice in a
+ * boot: two CPUs may read the same time. After 2 years of uptime bits of the
+ * time are lost, and after 128 CPUs those of the CPU: unlikely to meet again.
+ */
+static __always_inline u64 number_without_cookie(void)
+{
+	return NO_COOKIE | bpf_ktime_get_boot_ns() << 7 | (bpf_get_smp_processor_id() & 127);
+}
+
+static __always_inline u64 cookie_of(struct sock *sk)
+{
+	u64 cookie;
+
+	if (has_cookie_helper)
+		return bpf_get_socket_cookie(sk);
+	cookie = sk->__sk_common.skc_cookie.counter; /* outbound: given by the cgroup hook */
+	return cookie ? cookie : number_without_cookie();
+}
+
+/* Inbound connections that were announced a moment ago, by their number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u8);
+} announcements SEC(".maps");
+
+/* True for one of those who want to announce an inbound connection: the accept
+ * and the end may run on two CPUs at once. The map decides, because Linux 5.10
+ * has no atomic exchange, not even in code that never runs.
+ */
+static __always_inline bool may_announce(struct connection *c)
+{
+	u8 value = 1;
+
+	if (c->announced)
+		return false;
+	c->announced = 1;
+	return !bpf_map_update_elem(&announcements, &c->cookie, &value, BPF_NOEXIST);
+}
+
 static __always_inline u32 attempt_of(u64 cookie)
 {
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
@@ -249,7 +296,7 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 	e->state = state;
 	e->direction = k->direction;
 	e->protocol = k->protocol;
-	e->cookie = k->cookie;
+	e->cookie = k->cookie ? k->cookie : number_without_cookie();
 	e->attempt = k->attempt;
 	e->attribution = k->attribution;
 	e->owner = *k->owner;

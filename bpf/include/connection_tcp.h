@@ -179,7 +179,7 @@ static __always_inline void on_connect(struct sock *sk)
 	u64 thread = bpf_get_current_pid_tgid();
 	struct connect_call *call;
 
-	c.cookie = bpf_get_socket_cookie(sk);
+	c.cookie = cookie_of(sk);
 	c.attempt = attempt_of(c.cookie);
 	owner_is_current(&c.owner);
 	remember(sk, &c);
@@ -201,7 +201,7 @@ static __always_inline void on_established(struct sock *sk, int oldstate)
 		tcp_established(sk, c);
 		return;
 	}
-	inbound.cookie = bpf_get_socket_cookie(sk);
+	inbound.cookie = cookie_of(sk);
 	inbound.established_ns = bpf_ktime_get_boot_ns();
 	remember(sk, &inbound);
 }
@@ -226,7 +226,7 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 		}
 		tcp_failed(sk, c, NULL, error);
 	} else {
-		if (!__sync_lock_test_and_set(&c->announced, 1)) {
+		if (may_announce(c)) {
 			owner_is_listener(sk, c);
 			tcp_established(sk, c);
 		}

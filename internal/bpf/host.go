@@ -53,14 +53,17 @@ func NewHost() (*Host, error) {
 	}, nil
 }
 
-// EnumNames returns the values of an enum of the running kernel by its BTF.
+// EnumNames returns the values of an enum of the running kernel by its BTF;
+// nothing if the kernel has no such enum.
 func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's BTF: %w", err)
 	}
 	var found *btf.Enum
-	if err := kernel.TypeByName(enum, &found); err != nil {
+	if err := kernel.TypeByName(enum, &found); errors.Is(err, btf.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
 		return nil, fmt.Errorf("find enum %s in the kernel's BTF: %w", enum, err)
 	}
 	names := make(map[uint64]string, len(found.Values))

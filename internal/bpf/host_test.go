@@ -3,6 +3,7 @@ package bpf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,7 +87,8 @@ func TestClock(t *testing.T) {
 func TestSymbols(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kallsyms")
 	const text = `ffffffff81000200 T second
-ffffffff81000100 t first.cold
+ffffffff81000100 T first
+ffffffff81000080 t first.cold
 ffffffff81000180 d data
 ffffffffa0000000 t in_module	[mod]
 `
@@ -96,17 +98,18 @@ ffffffffa0000000 t in_module	[mod]
 	s := NewSymbols(path)
 	for address, want := range map[uint64]string{
 		0xffffffff81000100: "first", 0xffffffff810001ff: "first", 0xffffffff81000200: "second",
-		0xffffffffa0000010: "in_module", 0xffffffff810000ff: "",
+		0xffffffffa0000010: "in_module", 0xffffffff810000ff: "first", 0xffffffff8100007f: "",
 	} {
 		if got := s.Name(address); got != want {
 			t.Errorf("%x: %q, want %q", address, got, want)
 		}
 	}
-	if from, until := s.Range("first"); from != 0xffffffff81000100 || until != 0xffffffff81000200 {
-		t.Errorf("range %x-%x", from, until)
+	want := []Range{{0xffffffff81000080, 0xffffffff81000100}, {0xffffffff81000100, 0xffffffff81000200}}
+	if got := s.Ranges("first"); !slices.Equal(got, want) {
+		t.Errorf("ranges %x, want %x", got, want)
 	}
-	if from, until := s.Range("none"); from != 0 || until != 0 {
-		t.Errorf("range of an unknown function %x-%x", from, until)
+	if got := s.Ranges("none"); got != nil {
+		t.Errorf("ranges of an unknown function: %x", got)
 	}
 }
 

@@ -43,6 +43,8 @@ type Monitor struct {
 	Conditions []string
 	// HasOwnAPI says that its eBPF side looks at Options.OwnAPI.
 	HasOwnAPI bool
+	// Features looks for what else this kernel may lack, by name; may be nil.
+	Features func(*Host) (map[string]bool, error)
 	// Prepare sets constants of the object for this host; may be nil.
 	Prepare func(*ebpf.CollectionSpec, *Host) error
 	// NewDecoder returns what turns records into events.

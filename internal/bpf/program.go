@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -33,6 +34,7 @@ type Program struct {
 	Monitor *Monitor
 
 	hooks      []*Hook
+	features   map[string]bool // found by Monitor.Features
 	collection *ebpf.Collection
 	reader     *ringbuf.Reader
 	decoder    Decoder
@@ -87,6 +89,13 @@ func (p *Program) load() error {
 		delete(spec.Programs, name)
 	}
 	slices.SortFunc(p.hooks, func(a, b *Hook) int { return strings.Compare(a.Name, b.Name) })
+	// Before Linux 5.11, maps count as locked memory.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("lift the limit of locked memory: %w (needs CAP_SYS_RESOURCE, or ulimit -l unlimited)", err)
+	}
+	if err := p.findFeatures(); err != nil {
+		return fmt.Errorf("look for features: %w", err)
+	}
 	if p.Monitor.Prepare != nil {
 		if err := p.Monitor.Prepare(spec, p.host); err != nil {
 			return fmt.Errorf("prepare: %w", err)
@@ -108,11 +117,27 @@ func (p *Program) load() error {
 	return nil
 }
 
+func (p *Program) findFeatures() (err error) {
+	if p.Monitor.Features == nil {
+		return nil
+	}
+	p.features, err = p.Monitor.Features(p.host)
+	for feature, found := range p.features {
+		if !found {
+			p.log.Warn("kernel feature is not available", "missing", feature)
+		}
+	}
+	return err
+}
+
 // explain keeps the verifier's log, which is the only way to know why a
 // program was refused, and says what to do about missing rights.
 func explain(err error) error {
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
+		if reads, probing := mayReadKernel(); probing == nil && !reads {
+			return errors.New("the kernel is locked down: eBPF programs may not read its memory (boot it without lockdown=confidentiality; lockdown=integrity will do)")
+		}
 		return fmt.Errorf("the kernel refused the program: %+v", refused) //nolint:errorlint // only %+v prints the verifier's log
 	}
 	if errors.Is(err, os.ErrPermission) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -13,7 +14,7 @@ import (
 // Status is what a running monitor tells about itself.
 type Status struct {
 	Hooks    []Hook
-	Features map[string]bool // what optional hooks give, by name
+	Features map[string]bool // what optional hooks give and what Monitor.Features found, by name
 	Seen     int64           // what there was to record: events, and what was lost and filtered
 	Events   int64           // handed to the sink
 	Lost     map[string]int64
@@ -41,6 +42,7 @@ func (p *Program) Status() Status {
 		Seen: int64(now[counterSubmitted] + now[counterRingBufferFull] + now[counterMapFull] +
 			now[counterFiltered] + now[counterExcluded]),
 	}
+	maps.Copy(s.Features, p.features)
 	for _, hook := range p.hooks {
 		told := *hook
 		if feature, optional := p.Monitor.Optional[hook.Name]; optional {

@@ -46,17 +46,21 @@ func (s *Symbols) Name(address uint64) string {
 	return name
 }
 
-// Range returns the first address of a function and the one after its end, or
-// zeros if it is not known.
-func (s *Symbols) Range(function string) (from, until uint64) {
+// Range is where a part of a function stands: until is the address after it.
+type Range struct{ From, Until uint64 }
+
+// Ranges returns where a function stands. The compiler may have put parts of it
+// elsewhere (name.cold).
+func (s *Symbols) Ranges(function string) (parts []Range) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.load()
-	i := slices.Index(s.names, function)
-	if i < 0 || i+1 == len(s.start) {
-		return 0, 0
+	for i, name := range s.names[:max(len(s.names)-1, 0)] {
+		if name == function {
+			parts = append(parts, Range{s.start[i], s.start[i+1]})
+		}
 	}
-	return s.start[i], s.start[i+1]
+	return parts
 }
 
 func (s *Symbols) load() {

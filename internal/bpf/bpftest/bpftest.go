@@ -103,6 +103,21 @@ func Account(t testing.TB, s bpf.Status) {
 // Status returns the monitor's status.
 func (r *Recorder) Status() bpf.Status { return r.status() }
 
+// Lacks tells whether this kernel lacks a feature of the monitor. It says so in
+// the test's log: make test-kernels compares that with what the kernel is known
+// to lack, so that no test expects less than it should.
+func (r *Recorder) Lacks(t testing.TB, feature string) bool {
+	t.Helper()
+	found, asked := r.Status().Features[feature]
+	if !asked {
+		t.Fatalf("the monitor has no feature %s", feature)
+	}
+	if !found {
+		t.Logf("this kernel lacks %s", feature)
+	}
+	return !found
+}
+
 // Event is one event as a person reads it: the printed values by column.
 type Event map[string]string
 

@@ -11,7 +11,7 @@ import (
 var Monitor = &bpf.Monitor{
 	Type:    Type,
 	Enabled: true,
-	Needs:   "Linux 5.12 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
+	Needs:   "Linux 5.10 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
 	Load:    loadConnection,
 	Optional: map[string]string{
 		connectionProgConnect4:       "udp_close",

@@ -190,6 +190,7 @@ type connectionUdpConnection struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectionMapAnnouncements         = "announcements"
 	connectionMapAttempts              = "attempts"
 	connectionMapConnectCalls          = "connect_calls"
 	connectionMapConnections           = "connections"
@@ -211,6 +212,7 @@ const (
 	connectionVarExcludes              = "excludes"
 	connectionVarFilterCgroups         = "filter_cgroups"
 	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
+	connectionVarHasCookieHelper       = "has_cookie_helper"
 	connectionVarIncludes              = "includes"
 	connectionVarOwnApi                = "own_api"
 	connectionVarRules                 = "rules"
@@ -275,6 +277,7 @@ type connectionProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionMapSpecs struct {
+	Announcements  *ebpf.MapSpec `ebpf:"announcements"`
 	Attempts       *ebpf.MapSpec `ebpf:"attempts"`
 	ConnectCalls   *ebpf.MapSpec `ebpf:"connect_calls"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
@@ -292,6 +295,7 @@ type connectionVariableSpecs struct {
 	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
+	HasCookieHelper       *ebpf.VariableSpec `ebpf:"has_cookie_helper"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
@@ -318,6 +322,7 @@ func (o *connectionObjects) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionMaps struct {
+	Announcements  *ebpf.Map `ebpf:"announcements"`
 	Attempts       *ebpf.Map `ebpf:"attempts"`
 	ConnectCalls   *ebpf.Map `ebpf:"connect_calls"`
 	Connections    *ebpf.Map `ebpf:"connections"`
@@ -329,6 +334,7 @@ type connectionMaps struct {
 
 func (m *connectionMaps) Close() error {
 	return _ConnectionClose(
+		m.Announcements,
 		m.Attempts,
 		m.ConnectCalls,
 		m.Connections,
@@ -347,6 +353,7 @@ type connectionVariables struct {
 	Excludes              *ebpf.Variable `ebpf:"excludes"`
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
+	HasCookieHelper       *ebpf.Variable `ebpf:"has_cookie_helper"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`

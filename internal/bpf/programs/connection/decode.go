@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
@@ -33,11 +34,6 @@ const (
 // above the cookie, which counts the sockets since boot.
 const attemptShift = 40
 
-// noCookie marks ids made from the time, for sockets that have no cookie: a
-// connect that fails before the cgroup hook gives one. Such an attempt is one
-// event only, so nothing has to be joined.
-const noCookie = 1 << 63
-
 var columns = struct {
 	id, state, direction, protocol, sourceIP, sourcePort, destinationIP, destinationPort, returnCode, err,
 	duration, sent, received, retransmits, rtt, attribution int
@@ -49,11 +45,22 @@ var columns = struct {
 	Type.MustColumn("attribution"),
 }
 
-// prepare tells the object whether the bytes of UDP sockets are counted.
+// prepare tells the object whether the bytes of UDP sockets are counted, and
+// whether it may ask for cookies.
 func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
 	_, sends := spec.Programs[connectionProgSockSendLength]
 	_, receives := spec.Programs[connectionProgSockRecvLength]
-	return spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives)
+	if err := spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives); err != nil {
+		return err
+	}
+	hasCookie, err := bpf.Accepts(asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord),
+		asm.FnGetSocketCookie.Call(),
+	})
+	if err != nil {
+		return err
+	}
+	return spec.Variables[connectionVarHasCookieHelper].Set(hasCookie)
 }
 
 type decoder struct{ host *bpf.Host }
@@ -73,11 +80,7 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	b.Append(d.host.Clock.Wall(e.TimeNs))
 	d.owner(e, b)
 	b.SetInt(event.NetNS, int64(e.Netns))
-	number := e.Cookie | uint64(e.Attempt)<<attemptShift
-	if e.Cookie == 0 {
-		number = noCookie | e.TimeNs
-	}
-	b.SetID(columns.id, d.host.Boot, int64(number))
+	b.SetID(columns.id, d.host.Boot, int64(e.Cookie|uint64(e.Attempt)<<attemptShift))
 	b.SetString(columns.state, states[e.State])
 	b.SetString(columns.direction, directions[e.Direction])
 	protocol := "tcp"

@@ -16,7 +16,8 @@ func TestFailedConnects(t *testing.T) {
 	r := bpftest.Start(t, connection.Monitor)
 	ns := bpftest.NewNetNS(t, "failed")
 	// One SYN more after the first, so that a timeout takes three seconds.
-	ns.Run(t, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1", "net.ipv4.tcp_syn_linear_timeouts=0")
+	// Kernels before 6.5 have no linear timeouts, hence -e.
+	ns.Run(t, "sysctl", "-qew", "net.ipv4.tcp_syn_retries=1", "net.ipv4.tcp_syn_linear_timeouts=0")
 	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in tcp dport 7010 drop")
 	for _, test := range []struct {
 		name     string

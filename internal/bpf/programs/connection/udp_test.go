@@ -47,6 +47,9 @@ func TestUDP(t *testing.T) {
 			})
 			established := r.WaitFor(t, ns, 1, with(want, "state", "established"))[0]
 			want["bytes_sent"], want["bytes_received"] = "210", "33"
+			if r.Lacks(t, "udp_bytes") {
+				want["bytes_sent"], want["bytes_received"] = "", ""
+			}
 			closed := r.WaitFor(t, ns, 1, with(want, "state", "closed"))[0]
 			if established["connection_id"] != closed["connection_id"] {
 				t.Errorf("ids of one connection differ: %s, %s", established["connection_id"], closed["connection_id"])

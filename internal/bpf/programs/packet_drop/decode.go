@@ -34,16 +34,25 @@ var columns = struct {
 	Type.MustColumn("length"), Type.MustColumn("interface"),
 }
 
+// features tells whether the kernel says why it drops a packet, and whether it
+// lets this process see where.
+func features(host *bpf.Host) (map[string]bool, error) {
+	names, err := host.EnumNames(reasonEnum)
+	return map[string]bool{"drop_reason": len(names) > 0, "location": len(host.Symbols.Ranges("tcp_v4_rcv")) > 0}, err
+}
+
 // prepare tells the object what the running kernel calls the drops that are
-// left out by rule.
+// left out by rule, and where the functions are that make them.
 func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	names, err := host.EnumNames(reasonEnum)
 	if err != nil {
 		return err
 	}
+	knowsPurge := false
 	for value, name := range names {
 		switch name {
 		case reasonPrefix + "QUEUE_PURGE":
+			knowsPurge = true
 			err = spec.Variables[packetDropVarQueuePurge].Set(uint32(value))
 		case reasonPrefix + "NOT_SPECIFIED":
 			err = spec.Variables[packetDropVarNotSpecified].Set(uint32(value))
@@ -52,16 +61,33 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 			return fmt.Errorf("set number of %s: %w", name, err)
 		}
 	}
-	var receivers [3]packetDropFunction
-	for i, name := range []string{"tcp_rcv_state_process", "tcp_v4_rcv", "tcp_v6_rcv"} {
-		receivers[i].Begin, receivers[i].End = host.Symbols.Range(name)
+	receivers := places(host, "tcp_rcv_state_process", "tcp_v4_rcv", "tcp_v6_rcv")
+	if err := spec.Variables[packetDropVarReceivers].Set(receivers); err != nil {
+		return err
 	}
-	return spec.Variables[packetDropVarReceivers].Set(receivers)
+	if knowsPurge {
+		return nil
+	}
+	return spec.Variables[packetDropVarPurgers].Set(places(host, "sk_stream_kill_queues"))
+}
+
+// places are those of the parts of functions; zeros stand for nowhere.
+func places(host *bpf.Host, functions ...string) (all [6]packetDropPlace) {
+	i := 0
+	for _, function := range functions {
+		for _, part := range host.Symbols.Ranges(function) {
+			if i < len(all) {
+				all[i] = packetDropPlace{Begin: part.From, End: part.Until}
+				i++
+			}
+		}
+	}
+	return all
 }
 
 type decoder struct {
 	host    *bpf.Host
-	reasons map[uint64]string
+	reasons map[uint64]string // empty: this kernel gives no reasons
 }
 
 func newDecoder(host *bpf.Host) bpf.Decoder {
@@ -89,7 +115,9 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 		b.SetInt(event.UID, int64(e.Uid))
 		d.cgroup(e.CgroupId, b)
 	}
-	b.SetString(columns.reason, d.reason(e.Reason))
+	if len(d.reasons) > 0 {
+		b.SetString(columns.reason, d.reason(e.Reason))
+	}
 	if symbol := d.host.Symbols.Name(e.Location); symbol != "" {
 		b.SetString(columns.location, symbol)
 	}

@@ -13,7 +13,8 @@ var Monitor = &bpf.Monitor{
 	Enabled:    true,
 	MaxAge:     "3d",
 	MaxSize:    "500MiB",
-	Needs:      "Linux 5.17 or later (kfree_skb with a reason) with BTF (CONFIG_DEBUG_INFO_BTF)",
+	Needs:      "Linux 5.10 or later with BTF (CONFIG_DEBUG_INFO_BTF)",
+	Features:   features,
 	Load:       loadPacketDrop,
 	Conditions: []string{"uid", "cgroup", "ip", "loopback", "port", "interface"},
 	Prepare:    prepare,
@@ -28,7 +29,7 @@ var Type = event.MustType(event.Type{
 	Breakdown:  "drop_reason",
 	Top:        []string{"command", "destination_ip"},
 	Columns: []event.Column{
-		{Name: "drop_reason", Kind: event.KindString, Distinct: true, Description: "The running kernel's own name of the reason, without SKB_DROP_REASON_; a number where it has no name.", Example: "NETFILTER_DROP"},
+		{Name: "drop_reason", Kind: event.KindString, Distinct: true, Description: "The running kernel's own name of the reason, without SKB_DROP_REASON_; a number where it has no name. Absent on kernels without reasons (before 5.17).", Example: "NETFILTER_DROP"},
 		{Name: "location", Kind: event.KindString, Distinct: true, Description: "Kernel function that dropped it.", Example: "nf_hook_slow"},
 		{Name: "protocol", Kind: event.KindString, Description: "Protocol in the packet: tcp, udp, icmp ..., the number of an IP protocol without a name, or the EtherType of what is not IP.", Example: "udp"},
 		{Name: "source_ip", Kind: event.KindIP, Distinct: true, Description: "Source address in the packet.", Example: "10.0.0.7"},

@@ -19,12 +19,6 @@ type packetDropFilterCgroup struct {
 	Level uint64
 }
 
-type packetDropFunction struct {
-	_     structs.HostLayout
-	Begin uint64
-	End   uint64
-}
-
 type packetDropPacketDropEvent struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -52,6 +46,12 @@ type packetDropPacketDropEvent struct {
 	_               [4]byte
 }
 
+type packetDropPlace struct {
+	_     structs.HostLayout
+	Begin uint64
+	End   uint64
+}
+
 type packetDropRule struct {
 	_          structs.HostLayout
 	Network    [2]uint64
@@ -77,6 +77,7 @@ const (
 	packetDropVarFilterCgroupsLen      = "filter_cgroups_len"
 	packetDropVarIncludes              = "includes"
 	packetDropVarNotSpecified          = "not_specified"
+	packetDropVarPurgers               = "purgers"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
@@ -145,6 +146,7 @@ type packetDropVariableSpecs struct {
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
+	Purgers               *ebpf.VariableSpec `ebpf:"purgers"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
@@ -191,6 +193,7 @@ type packetDropVariables struct {
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
+	Purgers               *ebpf.Variable `ebpf:"purgers"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`

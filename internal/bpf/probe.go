@@ -1,0 +1,41 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// mayReadKernel tells whether eBPF programs may read kernel memory: not when
+// the kernel is locked down to keep its memory confidential.
+func mayReadKernel() (bool, error) {
+	return Accepts(asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R10),
+		asm.Add.Imm(asm.R1, -8),
+		asm.Mov.Imm(asm.R2, 8),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnProbeReadKernel.Call(),
+	})
+}
+
+// Accepts tells whether this kernel accepts these instructions in a tp_btf
+// program of inet_sock_set_state, which gets a struct sock as its first argument.
+func Accepts(instructions asm.Instructions) (bool, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:         ebpf.Tracing,
+		AttachType:   ebpf.AttachTraceRawTp,
+		AttachTo:     "inet_sock_set_state",
+		License:      "GPL",
+		Instructions: append(instructions, asm.Mov.Imm(asm.R0, 0), asm.Return()),
+	})
+	var refused *ebpf.VerifierError
+	switch {
+	case err == nil:
+		return true, program.Close()
+	case errors.As(err, &refused):
+		return false, nil
+	}
+	return false, fmt.Errorf("probe the kernel: %w", explain(err))
+}

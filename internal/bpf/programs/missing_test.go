@@ -1,0 +1,107 @@
+package programs_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs"
+)
+
+// start, if set, makes this binary print what is missing to run all monitors.
+const start = "PROGRAMS_TEST_START"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(start) == "" {
+		os.Exit(m.Run())
+	}
+	if err := startAll(); err != nil {
+		fmt.Println(err)
+	}
+}
+
+func startAll() error {
+	if err := bpf.CheckPrivileges(); err != nil {
+		return err
+	}
+	host, err := bpf.NewHost()
+	if err != nil {
+		return err
+	}
+	for _, m := range programs.All {
+		program, err := bpf.Start(m, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		for _, hook := range program.Status().Hooks {
+			if hook.Err != nil {
+				fmt.Println(hook.Name, hook.Err)
+			}
+		}
+	}
+	return nil
+}
+
+// What the system lacks is named, with the remedy.
+func TestMissing(t *testing.T) {
+	bpftest.RequireRoot(t)
+	without := func(capabilities string) string {
+		return "exec setpriv --bounding-set=" + capabilities + " --inh-caps=" + capabilities + ` "$0"`
+	}
+	for _, test := range []struct {
+		name, shell string
+		want        []string
+	}{
+		{"BTF", `mount -t tmpfs none /sys/kernel/btf && exec "$0"`, []string{"load connection", "load packet_drop", "kernel's BTF", "CONFIG_DEBUG_INFO_BTF"}},
+		{"tracefs", "umount -a -t tracefs,debugfs && " + without("-sys_admin"), []string{"load connection", "mount tracefs", "mount -t tracefs nodev /sys/kernel/tracing"}},
+		{"cgroup2", `umount -a -l -t cgroup2 && exec "$0"`, []string{"sock_release", "mount -t cgroup2"}},
+		{"CAP_BPF", without("-bpf,-sys_admin"), []string{"not permitted", "CAP_BPF", "root"}},
+		{"CAP_PERFMON", without("-perfmon,-sys_admin"), []string{"not permitted", "CAP_PERFMON", "root"}},
+		{"CAP_NET_ADMIN", without("-net_admin,-sys_admin"), []string{"not permitted", "CAP_NET_ADMIN", "root"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			command := exec.Command("unshare", "--mount", "bash", "-c", test.shell, self)
+			command.Env = append(os.Environ(), start+"=1")
+			out, err := command.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, part := range test.want {
+				if !strings.Contains(string(out), part) {
+					t.Errorf("%q is not in:\n%s", part, out)
+				}
+			}
+		})
+	}
+}
+
+// A kernel that is locked down to keep its memory confidential refuses all
+// monitors. make test-kernels runs this again after such a lockdown.
+func TestLockdown(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host, err := bpf.NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, _ := os.ReadFile("/sys/kernel/security/lockdown") // not there: no lockdown
+	lockedDown := strings.Contains(string(state), "[confidentiality]")
+	for _, m := range programs.All {
+		program, err := bpf.Start(m, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		if err == nil {
+			err = program.Stop(t.Context())
+		}
+		if lockedDown && (err == nil || !strings.Contains(err.Error(), "the kernel is locked down")) || !lockedDown && err != nil {
+			t.Errorf("%s, locked down: %v: error %v", m.Type.Name, lockedDown, err)
+		}
+	}
+}
