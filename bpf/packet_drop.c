@@ -14,6 +14,7 @@
  *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
  *                   acted upon, to a socket that is closing or in TIME_WAIT
  */
+#include "names.h"
 #include "socket.h"
 
 #define ETH_P_IP 0x0800
@@ -213,13 +214,16 @@ static __always_inline void read_device(struct packet_drop_event *e, const struc
 static __always_inline void read_socket(struct packet_drop_event *e, const struct sk_buff *skb)
 {
 	const struct sock *sk = BPF_CORE_READ(skb, sk);
+	struct kernfs_node *cgroup;
 
 	if (!sk || !is_full_socket(sk))
 		return;
 	if (!e->netns)
 		e->netns = netns_of(sk);
 	e->uid = BPF_CORE_READ(sk, sk_uid.val);
-	e->cgroup_id = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn);
+	e->cgroup_id = BPF_CORE_READ(cgroup, id);
+	tell_cgroup(cgroup);
 	e->known |= KNOWN_SOCKET;
 }
 

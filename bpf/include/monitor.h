@@ -1,5 +1,5 @@
-/* What every monitor needs: kernel types, the ring buffer, counters, and the
- * process that owns an event. A monitor includes this file first.
+/* What every monitor needs: kernel types, the ring buffer, counters. A monitor
+ * includes this file first.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Read by the runtime; it may be made larger or smaller before loading.
- * 16 MiB hold some 116,000 connection events or 161,000 drops.
+ * 16 MiB hold some 104,000 connection events or 161,000 drops.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -27,6 +27,7 @@ enum counter {
 	COUNTER_RING_BUFFER_FULL, /* not recorded: the reader is too slow */
 	COUNTER_MAP_FULL,         /* not recorded: more sockets at once than the map holds */
 	COUNTER_FILTERED,         /* left out by a documented rule */
+	COUNTER_NAMES_FULL,       /* recorded, but without names: see names.h */
 	COUNTERS,
 };
 
@@ -66,25 +67,4 @@ static __always_inline void submit(void *room)
 	u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 
 	bpf_ringbuf_submit(room, waiting >= WAKE_UP_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
-}
-
-/* A process, as seen from the host. */
-struct owner {
-	u64 cgroup_id;
-	u32 pid;
-	u32 uid;
-	char command[16];
-};
-
-/* Only for hooks that run in the process's own context, never in softirq. The
- * command is that of the process, as in /proc/PID/comm, not of the thread.
- */
-static __always_inline void owner_is_current(struct owner *owner)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-
-	owner->pid = bpf_get_current_pid_tgid() >> 32;
-	owner->uid = bpf_get_current_uid_gid();
-	owner->cgroup_id = bpf_get_current_cgroup_id();
-	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
 }

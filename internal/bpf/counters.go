@@ -12,7 +12,8 @@ const (
 	counterRingBufferFull = iota
 	counterMapFull
 	counterFiltered
-	counterSkipped // kept by the kernel, see LostSkipped
+	counterNamesFull // events that are recorded, but without names
+	counterSkipped   // kept by the kernel, see LostSkipped
 	countersLen
 )
 

@@ -91,7 +91,11 @@ func (p *Program) load() error {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
-	if p.collection, err = ebpf.NewCollection(spec); err != nil {
+	shared, err := p.host.Names.maps()
+	if err != nil {
+		return explain(err)
+	}
+	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return explain(err)
 	}
 	for _, hook := range p.hooks {
@@ -160,6 +164,7 @@ func (p *Program) read() {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			p.host.Clock.Follow()
+			p.host.Names.follow()
 		case errors.Is(err, ringbuf.ErrFlushed):
 			p.count()
 			p.drained()

@@ -17,6 +17,7 @@ type Status struct {
 	Events   int64           // handed to the sink
 	Lost     map[string]int64
 	Filtered int64 // left out in the kernel by a documented rule
+	Unnamed  int64 // recorded without names: there were too many new ones at once
 }
 
 // Status returns the state of the moment.
@@ -34,6 +35,7 @@ func (p *Program) Status() Status {
 			LostDecodeFailed:   p.decodeFailed.Load(),
 		},
 		Filtered: int64(now[counterFiltered]),
+		Unnamed:  int64(now[counterNamesFull]),
 	}
 	for _, hook := range p.hooks {
 		told := *hook

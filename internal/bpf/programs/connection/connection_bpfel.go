@@ -44,9 +44,10 @@ type connectionConnection struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
 		Command  [16]int8
+		_        [4]byte
 	}
 	Attempt     uint32
 	Announced   uint32
@@ -65,9 +66,10 @@ type connectionConnectionEvent struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
 		Command  [16]int8
+		_        [4]byte
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -110,12 +112,20 @@ type connectionListening struct {
 	Owner struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
 		Command  [16]int8
+		_        [4]byte
 	}
 	Sockets uint32
 	Shared  uint32
+}
+
+type connectionProcess struct {
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	ExecId  uint32
 }
 
 type connectionUdpConnection struct {
@@ -126,9 +136,10 @@ type connectionUdpConnection struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
 		Command  [16]int8
+		_        [4]byte
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -158,6 +169,9 @@ const (
 	connectionMapCounters              = "counters"
 	connectionMapEvents                = "events"
 	connectionMapListeners             = "listeners"
+	connectionMapNames                 = "names"
+	connectionMapToldCgroups           = "told_cgroups"
+	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
 	connectionProgConnect4             = "connect4"
 	connectionProgConnect6             = "connect6"
@@ -171,6 +185,7 @@ const (
 	connectionProgSysExitConnect       = "sys_exit_connect"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
+	connectionVarUnusedNamed           = "unused_named"
 )
 
 // loadConnection returns the embedded CollectionSpec for connection.
@@ -237,6 +252,9 @@ type connectionMapSpecs struct {
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
+	Names          *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses  *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
@@ -246,6 +264,7 @@ type connectionMapSpecs struct {
 type connectionVariableSpecs struct {
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
+	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 }
 
 // connectionObjects contains all objects after they have been loaded into the kernel.
@@ -274,6 +293,9 @@ type connectionMaps struct {
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
+	Names          *ebpf.Map `ebpf:"names"`
+	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses  *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections *ebpf.Map `ebpf:"udp_connections"`
 }
 
@@ -285,6 +307,9 @@ func (m *connectionMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Listeners,
+		m.Names,
+		m.ToldCgroups,
+		m.ToldProcesses,
 		m.UdpConnections,
 	)
 }
@@ -295,6 +320,7 @@ func (m *connectionMaps) Close() error {
 type connectionVariables struct {
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
+	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 }
 
 // connectionPrograms contains all programs after they have been loaded into the kernel.

@@ -44,16 +44,27 @@ type packetDropPacketDropEvent struct {
 	Interface       [16]int8
 }
 
+type packetDropProcess struct {
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	ExecId  uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapNames                 = "names"
+	packetDropMapToldCgroups           = "told_cgroups"
+	packetDropMapToldProcesses         = "told_processes"
 	packetDropProgKfreeSkb             = "kfree_skb"
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
+	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
 
@@ -106,8 +117,11 @@ type packetDropProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	Names         *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups   *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses *ebpf.MapSpec `ebpf:"told_processes"`
 }
 
 // packetDropVariableSpecs contains global variables before they are loaded into the kernel.
@@ -117,6 +131,7 @@ type packetDropVariableSpecs struct {
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
+	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
 
@@ -140,14 +155,20 @@ func (o *packetDropObjects) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Events   *ebpf.Map `ebpf:"events"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Events        *ebpf.Map `ebpf:"events"`
+	Names         *ebpf.Map `ebpf:"names"`
+	ToldCgroups   *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses *ebpf.Map `ebpf:"told_processes"`
 }
 
 func (m *packetDropMaps) Close() error {
 	return _PacketDropClose(
 		m.Counters,
 		m.Events,
+		m.Names,
+		m.ToldCgroups,
+		m.ToldProcesses,
 	)
 }
 
@@ -158,6 +179,7 @@ type packetDropVariables struct {
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
+	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
 
