@@ -9,10 +9,10 @@ VERSION_FLAG := -X main.version=$(VERSION)
 TOOL := go tool -modfile=internal/tools/go.mod
 
 # What `go generate` writes; it is committed, so that a build needs Go alone.
-GENERATED := 'internal/bpf/programs/*_bpfel.go' 'internal/bpf/programs/*_bpfel.o' docs/api
+GENERATED := 'internal/bpf/*_bpfel.go' 'internal/bpf/*_bpfel.o' docs/api
 
 # Debian packages that the targets need beside Go; .ci/packages installs them.
-TEST_PACKAGES := nftables iproute2 procps
+TEST_PACKAGES := nftables iproute2 procps podman runc
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 RACE_PACKAGES := gcc libc6-dev
 BENCH_PACKAGES := g++ libc6-dev

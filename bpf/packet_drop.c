@@ -19,6 +19,7 @@
  *                   ports are left out as well
  */
 #include "filter.h"
+#include "names.h"
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
@@ -267,14 +268,17 @@ static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
 static __always_inline void read_socket(struct packet_drop_event *e, const struct sk_buff *skb)
 {
 	const struct sock *sk = BPF_CORE_READ(skb, sk);
+	struct kernfs_node *cgroup;
 
 	if (!sk || !is_full_socket(sk))
 		return;
 	if (!e->netns)
 		e->netns = netns_of(sk);
 	e->uid = BPF_CORE_READ(sk, sk_uid.val);
-	e->cgroup_id = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn);
+	e->cgroup_id = BPF_CORE_READ(cgroup, id);
 	e->cgroups = cgroups_of(BPF_CORE_READ(sk, sk_cgrp_data.cgroup));
+	tell_cgroup(cgroup);
 	e->known |= KNOWN_SOCKET;
 }
 

@@ -152,7 +152,7 @@ static __always_inline void on_listen(const struct sock *sk)
 
 	owner_is_current(&l.owner);
 	if (same && same->sockets) {
-		if (same->owner.pid != l.owner.pid)
+		if (same->owner.process.pid != l.owner.process.pid)
 			same->shared = 1;
 		__sync_fetch_and_add(&same->sockets, 1);
 		return;

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "owner.h"
 #include "socket.h"
 
 #define MAX_RULES 64

@@ -1,5 +1,5 @@
-/* What every monitor needs: kernel types, the ring buffer, counters, and the
- * process that owns an event. A monitor includes this file first.
+/* What every monitor needs: kernel types, the ring buffer, counters. A monitor
+ * includes this file first.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Read by the runtime; it may be made larger or smaller before loading.
- * 16 MiB hold some 116,000 connection events or 161,000 drops.
+ * 16 MiB hold some 104,000 connection events or 161,000 drops.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -29,6 +29,7 @@ enum counter {
 	COUNTER_FILTERED,         /* left out by a documented rule */
 	COUNTER_EXCLUDED,         /* left out by a rule of the configuration */
 	COUNTER_SUBMITTED,        /* put into the ring buffer */
+	COUNTER_NAMES_FULL,       /* recorded, but without names: see names.h */
 	COUNTERS,
 };
 
@@ -76,45 +77,4 @@ static __always_inline void leave_out(void *room)
 {
 	count(COUNTER_EXCLUDED);
 	bpf_ringbuf_discard(room, BPF_RB_NO_WAKEUP);
-}
-
-/* A process, as seen from the host. */
-struct owner {
-	u64 cgroup_id;
-	u32 pid;
-	u32 uid;
-	char command[16];
-	u32 cgroups; /* bits of those in filter_cgroups that it is in or below */
-};
-
-#define MAX_CGROUPS 32
-
-/* A cgroup of a rule of the configuration, and how deep it is. */
-struct filter_cgroup {
-	u64 id;
-	u64 level;
-};
-
-const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] = {};
-const volatile u32 filter_cgroups_len = 0;
-
-/* Only for hooks that run in the process's own context, never in softirq. The
- * command is that of the process, as in /proc/PID/comm, not of the thread.
- */
-static __always_inline void owner_is_current(struct owner *owner)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	u32 i;
-
-	owner->pid = bpf_get_current_pid_tgid() >> 32;
-	owner->uid = bpf_get_current_uid_gid();
-	owner->cgroup_id = bpf_get_current_cgroup_id();
-	owner->cgroups = 0;
-	for (i = 0; i < MAX_CGROUPS; i++) {
-		if (i >= filter_cgroups_len)
-			break;
-		if (bpf_get_current_ancestor_cgroup_id(filter_cgroups[i].level) == filter_cgroups[i].id)
-			owner->cgroups |= 1U << i;
-	}
-	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
 }

@@ -29,6 +29,7 @@ type Program struct {
 	Events     int64            `json:"events"`   // Events recorded since the start.
 	Lost       map[string]int64 `json:"lost"`     // Events lost since the start, by the place where.
 	Filtered   map[string]int64 `json:"filtered"` // What was seen but is no event: "rule" (of the monitor: nothing was lost) or "excluded" (by the configuration).
+	Unnamed    int64            `json:"unnamed"`  // Times that names (executable, parent, unit, container) were not told, because there were too many new ones at once.
 	Columns    []Column         `json:"columns"`
 }
 

@@ -49,7 +49,7 @@ func (h *Hook) available() error {
 	case "tracepoint":
 		return mountTracefs()
 	case "cgroup":
-		if cgroupRoot() == "" {
+		if CgroupRoot() == "" {
 			return errNoCgroups
 		}
 	}
@@ -66,7 +66,7 @@ func (h *Hook) attach() (err error) {
 		category, name, _ := strings.Cut(h.Target, "/")
 		h.link, err = link.Tracepoint(category, name, h.program, nil)
 	case "cgroup":
-		h.link, err = link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot(), Attach: cgroupAttachTypes[h.Target], Program: h.program})
+		h.link, err = link.AttachCgroup(link.CgroupOptions{Path: CgroupRoot(), Attach: cgroupAttachTypes[h.Target], Program: h.program})
 	default:
 		return fmt.Errorf("section %s/%s is of no kind that the runtime attaches", h.Kind, h.Target)
 	}

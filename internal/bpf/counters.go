@@ -14,7 +14,8 @@ const (
 	counterFiltered
 	counterExcluded
 	counterSubmitted
-	counterSkipped // kept by the kernel, see LostSkipped
+	counterNamesFull // events that are recorded, but without names
+	counterSkipped   // kept by the kernel, see LostSkipped
 	countersLen
 )
 

@@ -33,7 +33,7 @@ type Rule struct {
 	Interfaces []string
 }
 
-// The sizes in bpf/include/filter.h and monitor.h.
+// The sizes in bpf/include/filter.h and owner.h.
 const (
 	maxRules       = 64
 	maxRuleCgroups = 32
@@ -60,7 +60,7 @@ const (
 	ruleInterface
 )
 
-// kernelCgroup is struct filter_cgroup of bpf/include/monitor.h.
+// kernelCgroup is struct filter_cgroup of bpf/include/owner.h.
 type kernelCgroup struct{ ID, Level uint64 }
 
 // kernelRules are rules as the kernel gets them.
@@ -191,7 +191,7 @@ func (k *kernelRules) cgroup(path string) (uint32, error) {
 	if at >= 0 {
 		return 1 << at, nil
 	}
-	root := cgroupRoot()
+	root := CgroupRoot()
 	if root == "" {
 		return 0, fmt.Errorf("cgroup %s: %w", path, errNoCgroups)
 	}

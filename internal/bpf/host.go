@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/names"
 )
 
 // Host is what the decoders ask about this machine.
@@ -20,12 +23,12 @@ type Host struct {
 	Kernel  string // release, as by uname -r
 	Name    string // host name
 	Clock   *Clock
-	Cgroups *Cgroups
+	Names   *Names
 	Symbols *Symbols
 }
 
 // NewHost reads the facts that do not change while the machine runs.
-func NewHost() (*Host, error) {
+func NewHost(log *slog.Logger) (*Host, error) {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -48,7 +51,7 @@ func NewHost() (*Host, error) {
 		Kernel:  unix.ByteSliceToString(uts.Release[:]),
 		Name:    name,
 		Clock:   NewClock(),
-		Cgroups: NewCgroups(cgroupRoot()),
+		Names:   NewNames(names.NewHost("/", log)),
 		Symbols: NewSymbols("/proc/kallsyms"),
 	}, nil
 }
@@ -92,7 +95,8 @@ func mountPoint(fsType string) string {
 	return ""
 }
 
-func cgroupRoot() string { return mountPoint("cgroup2") }
+// CgroupRoot returns where the cgroup2 file system is mounted, or "".
+func CgroupRoot() string { return mountPoint("cgroup2") }
 
 // mountTracefs makes sure that tracepoints can be found by name. Systems with
 // systemd have tracefs; small ones often do not.

@@ -5,68 +5,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-func TestContainerOfPath(t *testing.T) {
-	id := strings.Repeat("3f4e7c0a9b128d56", 4)
-	for path, want := range map[string]string{
-		"/docker/" + id:                         id,
-		"/system.slice/docker-" + id + ".scope": id,
-		"/kubepods.slice/kubepods-pod1234.slice/cri-containerd-" + id + ".scope": id,
-		"/kubepods/besteffort/pod6f1c2a90-1a2b/" + id:                            id,
-		"/machine.slice/libpod-" + id + ".scope/container":                       id,
-		"/kubepods.slice/pod.slice:cri-containerd:" + id:                         id,
-		"/system.slice/ssh.service":                                              "",
-		"/docker/" + id[:12]:                                                     "",
-		"/docker/" + id + "0":                                                    "",
-		"/user.slice/user-1000.slice/session-" + strings.ToUpper(id) + ".scope":  "",
-		"": "",
-	} {
-		if got := containerOfPath(path); got != want {
-			t.Errorf("%s: %q, want %q", path, got, want)
-		}
-	}
-}
-
-// A folder stands for a cgroup: the id is its inode number in both.
-func TestCgroups(t *testing.T) {
-	root := t.TempDir()
-	id := strings.Repeat("0123456789abcdef", 4)
-	inode := func(name string) uint64 {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Sys().(*syscall.Stat_t).Ino
-	}
-	container, service := inode("docker/"+id), inode("system.slice/x.service")
-	c := NewCgroups(root)
-	if got := c.Container(container); got != id {
-		t.Errorf("container %q", got)
-	}
-	if got := c.Container(service); got != "" {
-		t.Errorf("a service is container %q", got)
-	}
-	if err := os.RemoveAll(filepath.Join(root, "docker")); err != nil {
-		t.Fatal(err)
-	}
-	c.scanned = time.Time{}
-	if got := c.Container(1); got != "" { // makes it read the tree again
-		t.Errorf("an unknown cgroup is container %q", got)
-	}
-	if got := c.Container(container); got != id {
-		t.Errorf("a cgroup that is gone was forgotten: %q", got)
-	}
-}
 
 func TestClock(t *testing.T) {
 	c := NewClock()

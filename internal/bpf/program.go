@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -104,7 +105,13 @@ func (p *Program) load() error {
 	if err := p.options.set(spec); err != nil {
 		return err
 	}
-	if p.collection, err = ebpf.NewCollection(spec); err != nil {
+	shared, err := p.host.Names.maps()
+	if err != nil {
+		return explain(err)
+	}
+	shared = maps.Clone(shared)
+	maps.DeleteFunc(shared, func(name string, _ *ebpf.Map) bool { return spec.Maps[name] == nil }) // it tells no names
+	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return explain(err)
 	}
 	for _, hook := range p.hooks {
@@ -189,6 +196,7 @@ func (p *Program) read() {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			p.host.Clock.Follow()
+			p.host.Names.follow()
 		case errors.Is(err, ringbuf.ErrFlushed):
 			p.count()
 			p.drained()

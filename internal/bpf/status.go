@@ -19,6 +19,7 @@ type Status struct {
 	Events   int64           // handed to the sink
 	Lost     map[string]int64
 	Filtered map[string]int64 // left out in the kernel, by the kind of rule
+	Unnamed  int64            // recorded without names: there were too many new ones at once
 }
 
 // Status returns the state of the moment.
@@ -41,6 +42,7 @@ func (p *Program) Status() Status {
 		},
 		Seen: int64(now[counterSubmitted] + now[counterRingBufferFull] + now[counterMapFull] +
 			now[counterFiltered] + now[counterExcluded]),
+		Unnamed: int64(now[counterNamesFull]),
 	}
 	maps.Copy(s.Features, p.features)
 	for _, hook := range p.hooks {

@@ -73,7 +73,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	if err != nil {
 		return err
 	}
-	host, err := bpf.NewHost()
+	host, err := bpf.NewHost(log)
 	if err != nil {
 		return err
 	}

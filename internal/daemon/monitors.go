@@ -166,7 +166,7 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 	status := m.program.Status()
 	p.State, p.Features, p.Events = api.StateRunning, status.Features, status.Events
 	maps.Copy(p.Lost, status.Lost)
-	p.Seen, p.Filtered = status.Seen, status.Filtered
+	p.Seen, p.Filtered, p.Unnamed = status.Seen, status.Filtered, status.Unnamed
 	for _, h := range status.Hooks {
 		hook := api.Hook{
 			Name: h.Name, Kind: h.Kind, Target: h.Target, Attached: h.Attached, Optional: h.Optional,

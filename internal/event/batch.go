@@ -79,9 +79,9 @@ func grow[T any](s []T, n int) []T {
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
 func (b *Batch) Append(unixNano int64) {
-	for i, c := range b.Type.Columns {
+	for i := range b.Columns {
 		v := &b.Columns[i]
-		switch c.Kind {
+		switch b.Type.Columns[i].Kind { // a copy of the declaration would take longer than the rest
 		case KindTime:
 			v.Ints = append(v.Ints, 0)
 		case KindInt:
@@ -106,7 +106,16 @@ func (b *Batch) SetInt(column int, n int64) {
 // SetString gives the newest event a text; the column must be KindString.
 func (b *Batch) SetString(column int, s string) {
 	v := &b.Columns[column]
-	v.Codes[len(v.Codes)-1] = v.code(s)
+	row := len(v.Codes) - 1
+	// Events that follow each other are often alike, and equal strings are
+	// mostly the same one: that is seen without looking at the text.
+	if row > 0 {
+		if before := v.Codes[row-1]; before != 0 && v.Dict[before-1] == s {
+			v.Codes[row] = before
+			return
+		}
+	}
+	v.Codes[row] = v.code(s)
 }
 
 // SetBytes is SetString for text that is not a string yet. It allocates only

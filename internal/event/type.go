@@ -80,19 +80,39 @@ const (
 	CgroupID
 	ContainerID
 	NetNS
+	User
+	Executable
+	ParentPID
+	ParentCommand
+	Unit
+	ContainerName
+	ContainerImage
+	K8sPod
+	K8sNamespace
+	K8sContainer
 	commonColumns // the first column of the type's own
 )
 
 // Common returns the columns that every event has, in their fixed order.
 func Common() []Column {
 	return []Column{
-		Time:        {Name: "time", Kind: KindTime, Description: "When it happened, UTC.", Example: "2026-11-21T03:12:07.123456789Z"},
-		PID:         {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Example: "4242"},
-		Command:     {Name: "command", Kind: KindString, Description: "The kernel's name of that process (comm, at most 15 bytes).", Distinct: true, Example: "curl"},
-		UID:         {Name: "uid", Kind: KindInt, Description: "User id of that process, as seen from the host.", Example: "1000"},
-		CgroupID:    {Name: "cgroup_id", Kind: KindInt, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},
-		ContainerID: {Name: "container_id", Kind: KindString, Description: "Container id read from the path of that cgroup.", Distinct: true, Example: "3f4e7c0a9b12"},
-		NetNS:       {Name: "netns", Kind: KindInt, Description: "Network namespace: its inode number, as in /proc/PID/ns/net.", Example: "4026531840"},
+		Time:           {Name: "time", Kind: KindTime, Description: "When it happened, UTC.", Example: "2026-11-21T03:12:07.123456789Z"},
+		PID:            {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Example: "4242"},
+		Command:        {Name: "command", Kind: KindString, Description: "The kernel's name of that process (comm, at most 15 bytes).", Distinct: true, Example: "curl"},
+		UID:            {Name: "uid", Kind: KindInt, Description: "User id of that process, as seen from the host.", Example: "1000"},
+		CgroupID:       {Name: "cgroup_id", Kind: KindInt, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},
+		ContainerID:    {Name: "container_id", Kind: KindString, Description: "Container id read from the path of that cgroup.", Distinct: true, Example: "3f4e7c0a9b12"},
+		NetNS:          {Name: "netns", Kind: KindInt, Description: "Network namespace: its inode number, as in /proc/PID/ns/net.", Example: "4026531840"},
+		User:           {Name: "user", Kind: KindString, Description: "Name of uid in the host's /etc/passwd, in a container too.", Example: "www-data"},
+		Executable:     {Name: "executable", Kind: KindString, Description: "The file that the process executed, as it sees it (in its mount namespace); of a script, the interpreter.", Example: "/usr/bin/curl"},
+		ParentPID:      {Name: "parent_pid", Kind: KindInt, Description: "Its parent when it first used the network with that executable, as seen from the host.", Example: "4200"},
+		ParentCommand:  {Name: "parent_command", Kind: KindString, Description: "The kernel's name of that parent.", Example: "bash"},
+		Unit:           {Name: "unit", Kind: KindString, Description: "Unit that systemd runs it in, read from the path of its cgroup.", Example: "nginx.service"},
+		ContainerName:  {Name: "container_name", Kind: KindString, Description: "Name of its container.", Example: "web"},
+		ContainerImage: {Name: "container_image", Kind: KindString, Description: "Image of its container, as it was asked for.", Example: "docker.io/library/nginx:1.27"},
+		K8sPod:         {Name: "k8s_pod", Kind: KindString, Description: "Name of its Kubernetes pod.", Example: "web-6d4cf56db6-x2x7p"},
+		K8sNamespace:   {Name: "k8s_namespace", Kind: KindString, Description: "Kubernetes namespace of that pod.", Example: "shop"},
+		K8sContainer:   {Name: "k8s_container", Kind: KindString, Description: "Name of its container within that pod.", Example: "nginx"},
 	}
 }
 

@@ -156,7 +156,7 @@ func TestCSV(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(lines[0], ","); got != "time,type,pid,command,uid,cgroup_id,container_id,netns,state,flow_id,address,sent,reason" {
+	if got := strings.Join(lines[0], ","); got != "time,type,pid,command,uid,cgroup_id,container_id,netns,user,executable,parent_pid,parent_command,unit,container_name,container_image,k8s_pod,k8s_namespace,k8s_container,state,flow_id,address,sent,reason" {
 		t.Errorf("header %s", got)
 	}
 	if len(lines) != 201 {

@@ -165,7 +165,7 @@ func TestExportOfAnotherDeclaration(t *testing.T) {
 		}, false},
 	} {
 		other := *flowType
-		other.Columns = test.change(slices.Clone(flowType.Columns[7:]))
+		other.Columns = test.change(slices.Clone(flowType.Columns[len(event.Common()):]))
 		changed := event.MustType(other)
 		s := openTest(t, Options{Path: path, now: c.now, Types: []*event.Type{changed}})
 		got := checkExport(t, name, s, query.Events{Types: []*event.Type{changed}})

@@ -89,7 +89,7 @@ func TestAnswersAfterTheDeclarationChanged(t *testing.T) {
 	closeTest(t, s)
 
 	other := *flowType
-	other.Columns = append([]event.Column(nil), flowType.Columns[7:]...)
+	other.Columns = append([]event.Column(nil), flowType.Columns[len(event.Common()):]...)
 	other.Columns = append(other.Columns, event.Column{Name: "received", Kind: event.KindInt, Description: "Bytes received.", Sum: true})
 	changed := event.MustType(other)
 	s = openTest(t, Options{Path: path, now: c.now, Types: []*event.Type{changed}})

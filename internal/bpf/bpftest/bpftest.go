@@ -9,9 +9,11 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,10 +70,22 @@ func Start(t testing.TB, m *bpf.Monitor) *Recorder {
 func StartWith(t testing.TB, m *bpf.Monitor, o bpf.Options) *Recorder {
 	t.Helper()
 	RequireRoot(t)
-	host, err := bpf.NewHost()
+	return StartOn(t, m, NewHost(t), o)
+}
+
+// NewHost returns this machine.
+func NewHost(t testing.TB) *bpf.Host {
+	t.Helper()
+	host, err := bpf.NewHost(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return host
+}
+
+// StartOn is StartWith with a host that the test has changed.
+func StartOn(t testing.TB, m *bpf.Monitor, host *bpf.Host, o bpf.Options) *Recorder {
+	t.Helper()
 	r := NewRecorder()
 	program, err := bpf.Start(m, host, o, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
@@ -255,6 +269,30 @@ func (ns *NetNS) Do(t testing.TB, f func()) {
 	}()
 	if err := <-done; err != nil {
 		t.Fatalf("enter network namespace %s: %v", ns.Name, err)
+	}
+}
+
+// InCgroup runs a command in a cgroup, which is gone when this returns. The
+// path is below the root of the cgroup2 file system.
+func InCgroup(t testing.TB, path string, command *exec.Cmd) {
+	t.Helper()
+	root := bpf.CgroupRoot()
+	folder := filepath.Join(root, path)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := os.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	command.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(opened.Fd())}
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", command, err, out)
+	}
+	// Folders above stay where others use them.
+	for err = nil; err == nil && folder != root; folder = filepath.Dir(folder) {
+		err = os.Remove(folder)
 	}
 }
 

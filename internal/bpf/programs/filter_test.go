@@ -201,7 +201,7 @@ func inodeOfNetNS(t *testing.T) string {
 
 func TestRulesThatCannotBe(t *testing.T) {
 	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost()
+	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func (s slowSink) Append(b *event.Batch) {
 // what was handed over and what was lost, to the last event.
 func TestFloodIsAccountedFor(t *testing.T) {
 	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost()
+	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

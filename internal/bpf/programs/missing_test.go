@@ -29,7 +29,7 @@ func startAll() error {
 	if err := bpf.CheckPrivileges(); err != nil {
 		return err
 	}
-	host, err := bpf.NewHost()
+	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func TestMissing(t *testing.T) {
 // monitors. make test-kernels runs this again after such a lockdown.
 func TestLockdown(t *testing.T) {
 	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost()
+	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

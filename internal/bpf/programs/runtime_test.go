@@ -31,10 +31,7 @@ func changed(m *bpf.Monitor, change func(*ebpf.CollectionSpec)) *bpf.Monitor {
 
 func TestMissingHook(t *testing.T) {
 	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost()
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := bpftest.NewHost(t)
 	for _, hook := range []string{"inet_sock_set_state", "sys_enter_connect"} {
 		m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
 			spec.Programs[hook].SectionName = strings.Replace(spec.Programs[hook].SectionName, hook, "no_such_hook", 1)
@@ -111,10 +108,7 @@ func TestLossIsCounted(t *testing.T) {
 
 func TestStopHandsOverTheRest(t *testing.T) {
 	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost()
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := bpftest.NewHost(t)
 	r := bpftest.NewRecorder()
 	program, err := bpf.Start(packetdrop.Monitor, host, bpf.Options{}, r, slog.New(slog.DiscardHandler))
 	if err != nil {

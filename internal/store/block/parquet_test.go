@@ -25,6 +25,16 @@ type exported struct {
 	CgroupID        *int64    `parquet:"cgroup_id,optional" json:"cgroup_id,omitempty"`
 	ContainerID     *string   `parquet:"container_id,optional" json:"container_id,omitempty"`
 	NetNS           *int64    `parquet:"netns,optional" json:"netns,omitempty"`
+	User            *string   `parquet:"user,optional" json:"user,omitempty"`
+	Executable      *string   `parquet:"executable,optional" json:"executable,omitempty"`
+	ParentPID       *int64    `parquet:"parent_pid,optional" json:"parent_pid,omitempty"`
+	ParentCommand   *string   `parquet:"parent_command,optional" json:"parent_command,omitempty"`
+	Unit            *string   `parquet:"unit,optional" json:"unit,omitempty"`
+	ContainerName   *string   `parquet:"container_name,optional" json:"container_name,omitempty"`
+	ContainerImage  *string   `parquet:"container_image,optional" json:"container_image,omitempty"`
+	K8sPod          *string   `parquet:"k8s_pod,optional" json:"k8s_pod,omitempty"`
+	K8sNamespace    *string   `parquet:"k8s_namespace,optional" json:"k8s_namespace,omitempty"`
+	K8sContainer    *string   `parquet:"k8s_container,optional" json:"k8s_container,omitempty"`
 	ConnectionID    *string   `parquet:"connection_id,optional" json:"connection_id,omitempty"`
 	State           *string   `parquet:"state,optional" json:"state,omitempty"`
 	Direction       *string   `parquet:"direction,optional" json:"direction,omitempty"`

@@ -28,7 +28,7 @@ var dropType = event.MustType(event.Type{
 	},
 })
 
-var allColumns = slices.Concat(connectionType.Columns, dropType.Columns[8:]) // of both types
+var allColumns = slices.Concat(connectionType.Columns, dropType.Columns[len(event.Common())+1:]) // of both types
 
 func drops(n int) *event.Batch {
 	r := rand.New(rand.NewPCG(7, 7))
@@ -171,7 +171,7 @@ func TestWriterWithoutBlocks(t *testing.T) {
 // changed returns the connection type with another declaration of its columns.
 func changed(change func(columns []event.Column) []event.Column) *event.Type {
 	other := *connectionType
-	other.Columns = change(slices.Clone(connectionType.Columns[7:]))
+	other.Columns = change(slices.Clone(connectionType.Columns[len(event.Common()):]))
 	return event.MustType(other)
 }
 

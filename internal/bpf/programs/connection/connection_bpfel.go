@@ -44,11 +44,10 @@ type connectionConnection struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
-		Command  [16]int8
 		Cgroups  uint32
-		_        [4]byte
+		Command  [16]int8
 	}
 	Attempt     uint32
 	Announced   uint32
@@ -67,11 +66,10 @@ type connectionConnectionEvent struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
-		Command  [16]int8
 		Cgroups  uint32
-		_        [4]byte
+		Command  [16]int8
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -131,14 +129,20 @@ type connectionListening struct {
 	Owner struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
-		Command  [16]int8
 		Cgroups  uint32
-		_        [4]byte
+		Command  [16]int8
 	}
 	Sockets uint32
 	Shared  uint32
+}
+
+type connectionProcess struct {
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	ExecId  uint32
 }
 
 type connectionRule struct {
@@ -162,11 +166,10 @@ type connectionUdpConnection struct {
 	Owner         struct {
 		_        structs.HostLayout
 		CgroupId uint64
-		Pid      uint32
+		Process  connectionProcess
 		Uid      uint32
-		Command  [16]int8
 		Cgroups  uint32
-		_        [4]byte
+		Command  [16]int8
 	}
 	Ends struct {
 		_     structs.HostLayout
@@ -197,6 +200,9 @@ const (
 	connectionMapCounters              = "counters"
 	connectionMapEvents                = "events"
 	connectionMapListeners             = "listeners"
+	connectionMapNames                 = "names"
+	connectionMapToldCgroups           = "told_cgroups"
+	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
 	connectionProgConnect4             = "connect4"
 	connectionProgConnect6             = "connect6"
@@ -217,6 +223,7 @@ const (
 	connectionVarOwnApi                = "own_api"
 	connectionVarRules                 = "rules"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
+	connectionVarUnusedNamed           = "unused_named"
 )
 
 // loadConnection returns the embedded CollectionSpec for connection.
@@ -284,6 +291,9 @@ type connectionMapSpecs struct {
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
+	Names          *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses  *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
@@ -300,6 +310,7 @@ type connectionVariableSpecs struct {
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
+	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 }
 
 // connectionObjects contains all objects after they have been loaded into the kernel.
@@ -329,6 +340,9 @@ type connectionMaps struct {
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
+	Names          *ebpf.Map `ebpf:"names"`
+	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses  *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections *ebpf.Map `ebpf:"udp_connections"`
 }
 
@@ -341,6 +355,9 @@ func (m *connectionMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Listeners,
+		m.Names,
+		m.ToldCgroups,
+		m.ToldProcesses,
 		m.UdpConnections,
 	)
 }
@@ -358,6 +375,7 @@ type connectionVariables struct {
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
+	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 }
 
 // connectionPrograms contains all programs after they have been loaded into the kernel.

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"os"
-	"strconv"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -112,28 +110,21 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 }
 
 func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
-	if e.Attribution == 0 || (attributions[e.Attribution] == "listener" && !alive(e.Owner.Pid)) {
+	process := bpf.ProcessID{PID: e.Owner.Process.Pid, ExecID: e.Owner.Process.ExecId, StartNs: e.Owner.Process.StartNs}
+	// The process that called listen() may have left the socket to a child and
+	// ended; it owns nothing then.
+	if e.Attribution == 0 || (attributions[e.Attribution] == "listener" && !process.Alive()) {
 		return
 	}
 	b.SetString(columns.attribution, attributions[e.Attribution])
-	b.SetInt(event.PID, int64(e.Owner.Pid))
 	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Owner.Command[0])), len(e.Owner.Command))
 	if end := bytes.IndexByte(command, 0); end >= 0 {
 		command = command[:end]
 	}
 	b.SetBytes(event.Command, command)
-	b.SetInt(event.UID, int64(e.Owner.Uid))
-	b.SetInt(event.CgroupID, int64(e.Owner.CgroupId))
-	if container := d.host.Cgroups.Container(e.Owner.CgroupId); container != "" {
-		b.SetString(event.ContainerID, container)
-	}
-}
-
-// alive tells whether a process is there. The one that called listen() may have
-// left the socket to a child and ended; it owns nothing then.
-func alive(pid uint32) bool {
-	_, err := os.Stat("/proc/" + strconv.FormatUint(uint64(pid), 10))
-	return err == nil
+	d.host.Names.SetProcess(b, process)
+	d.host.Names.SetUser(b, e.Owner.Uid)
+	d.host.Names.SetCgroup(b, e.Owner.CgroupId)
 }
 
 // endpoints gives source and destination: the source opened the connection.

@@ -112,8 +112,10 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 		b.SetInt(event.NetNS, int64(e.Netns))
 	}
 	if e.Known&knownSocket != 0 {
-		b.SetInt(event.UID, int64(e.Uid))
-		d.cgroup(e.CgroupId, b)
+		d.host.Names.SetUser(b, e.Uid)
+		if e.CgroupId != 0 {
+			d.host.Names.SetCgroup(b, e.CgroupId)
+		}
 	}
 	if len(d.reasons) > 0 {
 		b.SetString(columns.reason, d.reason(e.Reason))
@@ -128,16 +130,6 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 		b.SetBytes(columns.device, device[:end])
 	}
 	return nil
-}
-
-func (d *decoder) cgroup(id uint64, b *event.Batch) {
-	if id == 0 {
-		return
-	}
-	b.SetInt(event.CgroupID, int64(id))
-	if container := d.host.Cgroups.Container(id); container != "" {
-		b.SetString(event.ContainerID, container)
-	}
 }
 
 // reason names a reason; those of other subsystems (the upper 16 bits) are not

@@ -52,6 +52,13 @@ type packetDropPlace struct {
 	End   uint64
 }
 
+type packetDropProcess struct {
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	ExecId  uint32
+}
+
 type packetDropRule struct {
 	_          structs.HostLayout
 	Network    [2]uint64
@@ -71,6 +78,9 @@ type packetDropRule struct {
 const (
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapNames                 = "names"
+	packetDropMapToldCgroups           = "told_cgroups"
+	packetDropMapToldProcesses         = "told_processes"
 	packetDropProgKfreeSkb             = "kfree_skb"
 	packetDropVarExcludes              = "excludes"
 	packetDropVarFilterCgroups         = "filter_cgroups"
@@ -81,6 +91,7 @@ const (
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
+	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
 
@@ -133,8 +144,11 @@ type packetDropProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	Names         *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups   *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses *ebpf.MapSpec `ebpf:"told_processes"`
 }
 
 // packetDropVariableSpecs contains global variables before they are loaded into the kernel.
@@ -150,6 +164,7 @@ type packetDropVariableSpecs struct {
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
+	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
 
@@ -173,14 +188,20 @@ func (o *packetDropObjects) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Events   *ebpf.Map `ebpf:"events"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Events        *ebpf.Map `ebpf:"events"`
+	Names         *ebpf.Map `ebpf:"names"`
+	ToldCgroups   *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses *ebpf.Map `ebpf:"told_processes"`
 }
 
 func (m *packetDropMaps) Close() error {
 	return _PacketDropClose(
 		m.Counters,
 		m.Events,
+		m.Names,
+		m.ToldCgroups,
+		m.ToldProcesses,
 	)
 }
 
@@ -197,6 +218,7 @@ type packetDropVariables struct {
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
+	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
 

@@ -1,0 +1,52 @@
+/* The process that owns an event. */
+#pragma once
+
+#include "names.h"
+
+/* As seen from the host. */
+struct owner {
+	u64 cgroup_id;
+	struct process process;
+	u32 uid;
+	u32 cgroups; /* bits of those in filter_cgroups that it is in or below */
+	char command[16];
+};
+
+#define MAX_CGROUPS 32
+
+/* A cgroup of a rule of the configuration, and how deep it is. */
+struct filter_cgroup {
+	u64 id;
+	u64 level;
+};
+
+const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] = {};
+const volatile u32 filter_cgroups_len = 0;
+
+/* Only for hooks that run in the process's own context, never in softirq. The
+ * command is that of the process, as in /proc/PID/comm, not of the thread.
+ */
+static __always_inline void owner_is_current(struct owner *owner)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct process process = {
+		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime),
+		.pid = bpf_get_current_pid_tgid() >> 32,
+		.exec_id = BPF_CORE_READ(task, self_exec_id),
+	};
+	u32 i;
+
+	owner->process = process;
+	owner->uid = bpf_get_current_uid_gid();
+	owner->cgroup_id = bpf_get_current_cgroup_id();
+	owner->cgroups = 0;
+	for (i = 0; i < MAX_CGROUPS; i++) {
+		if (i >= filter_cgroups_len)
+			break;
+		if (bpf_get_current_ancestor_cgroup_id(filter_cgroups[i].level) == filter_cgroups[i].id)
+			owner->cgroups |= 1U << i;
+	}
+	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
+	tell_process(&process);
+	tell_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn));
+}

@@ -1,0 +1,4 @@
+/* The maps and types of names.h by themselves: the runtime makes the maps from
+ * this object, for all monitors to share.
+ */
+#include "names.h"

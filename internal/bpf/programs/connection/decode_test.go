@@ -1,0 +1,32 @@
+package connection
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// BenchmarkDecode decodes the events of a few processes, taking turns.
+func BenchmarkDecode(b *testing.B) {
+	decoder := newDecoder(bpftest.NewHost(b))
+	records := make([][]byte, 64)
+	for i := range records {
+		e := connectionConnectionEvent{TimeNs: uint64(i), Cookie: uint64(i), State: 3, Direction: 1, Protocol: 6, Attribution: 1, Known: 15}
+		e.Owner.Process.Pid, e.Owner.Uid, e.Owner.CgroupId = uint32(i%8), uint32(i%2), uint64(i%4)
+		e.Owner.Command[0] = int8('a' + i%8)
+		e.Ends.Local.Ip[15], e.Ends.Remote.Ip[15], e.Ends.LocalPort, e.Ends.RemotePort = 1, byte(i), uint16(i), 443
+		records[i] = unsafe.Slice((*byte)(unsafe.Pointer(&e)), unsafe.Sizeof(e))
+	}
+	batch := event.NewBatch(Type, 8192)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if batch.Len() == 8192 {
+			batch.Reset()
+		}
+		if err := decoder.Decode(records[i%len(records)], batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
