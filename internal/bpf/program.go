@@ -65,6 +65,7 @@ func Start(m *Monitor, host *Host, sink Sink, log *slog.Logger) (*Program, error
 	}
 	p.counted = time.Now()
 	go p.read()
+	go host.Names.watch(p.done)
 	return p, nil
 }
 
@@ -91,7 +92,7 @@ func (p *Program) load() error {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
-	shared, err := p.host.Names.maps()
+	shared, err := p.host.Names.mapsOf(spec)
 	if err != nil {
 		return explain(err)
 	}
