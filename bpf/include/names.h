@@ -180,7 +180,8 @@ static __noinline int tell_cgroup(struct kernfs_node *node)
 		return 0;
 	n->cgroup_id = id;
 	n->path_end = read_cgroup_path(n, node);
-	bpf_ringbuf_submit(n, BPF_RB_NO_WAKEUP);
+	/* At once: the files that name a container may be gone soon. */
+	bpf_ringbuf_submit(n, BPF_RB_FORCE_WAKEUP);
 	bpf_map_update_elem(&told_cgroups, &id, &told, BPF_ANY);
 	return 0;
 }

@@ -2,7 +2,9 @@ package bpf
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/names"
@@ -67,29 +70,59 @@ func NewNames(host *names.Host) *Names {
 	}
 }
 
-// maps returns the maps that all monitors share. They stay as long as Names.
-func (n *Names) maps() (map[string]*ebpf.Map, error) {
+// mapsOf returns the maps of an object that all monitors share; a monitor whose
+// events have no owner has none. They stay as long as Names.
+func (n *Names) mapsOf(object *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.shared != nil {
-		return n.shared, nil
+	if n.shared == nil {
+		if err := n.makeMaps(); err != nil {
+			return nil, fmt.Errorf("make maps of names: %w", err)
+		}
 	}
+	shared := maps.Clone(n.shared)
+	maps.DeleteFunc(shared, func(name string, _ *ebpf.Map) bool { return object.Maps[name] == nil })
+	return shared, nil
+}
+
+func (n *Names) makeMaps() error {
 	spec, err := loadKernel()
 	if err != nil {
-		return nil, fmt.Errorf("read eBPF object of names: %w", err)
+		return err
 	}
 	shared := map[string]*ebpf.Map{}
 	for _, name := range []string{kernelMapNames, kernelMapToldProcesses, kernelMapToldCgroups} {
 		if shared[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
-			return nil, fmt.Errorf("make map %s: %w", name, err)
+			return err
 		}
 	}
 	if n.reader, err = ringbuf.NewReader(shared[kernelMapNames]); err != nil {
-		return nil, fmt.Errorf("open ring buffer of names: %w", err)
+		return err
 	}
 	n.reader.SetDeadline(time.Now()) // it never waits
 	n.shared = shared
-	return shared, nil
+	return nil
+}
+
+// watch takes over names as soon as the kernel tells of a cgroup, until done is
+// closed. A container that lives for a moment is named by files that are gone
+// soon after, perhaps before its first event is read.
+func (n *Names) watch(done <-chan struct{}) {
+	told := []unix.PollFd{{Fd: int32(n.shared[kernelMapNames].FD()), Events: unix.POLLIN}}
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		const looksForDone = 1000 // ms
+		if _, err := unix.Poll(told, looksForDone); err != nil && !errors.Is(err, unix.EINTR) {
+			return // names are read with the events then
+		}
+		n.mu.Lock()
+		n.read()
+		n.mu.Unlock()
+	}
 }
 
 // SetProcess gives the newest event its process, and the names of that.

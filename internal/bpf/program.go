@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -69,6 +68,7 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 	}
 	p.counted = time.Now()
 	go p.read()
+	go host.Names.watch(p.done)
 	return p, nil
 }
 
@@ -105,12 +105,10 @@ func (p *Program) load() error {
 	if err := p.options.set(spec); err != nil {
 		return err
 	}
-	shared, err := p.host.Names.maps()
+	shared, err := p.host.Names.mapsOf(spec)
 	if err != nil {
 		return explain(err)
 	}
-	shared = maps.Clone(shared)
-	maps.DeleteFunc(shared, func(name string, _ *ebpf.Map) bool { return spec.Maps[name] == nil }) // it tells no names
 	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return explain(err)
 	}

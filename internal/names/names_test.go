@@ -70,9 +70,9 @@ func TestPodOf(t *testing.T) {
 	}
 }
 
-// The files are as their writers leave them, without what is not read.
-// docker: Docker 20.10; podman: Podman 4.3; containerd: the CRI plugin of
-// containerd 1.6; crio: CRI-O; kubelet: any.
+// The files are as their writers leave them, without what is not read: Docker
+// 20.10, Podman 4.3 and containerd 1.6 were run. Those of CRI-O, cri-dockerd and
+// the kubelet are as their sources say.
 func TestContainer(t *testing.T) {
 	nginx := Pod{Name: "web-1", Namespace: "shop", Container: "nginx"}
 	for name, test := range map[string]struct {

@@ -64,5 +64,9 @@ func TestPodmanContainer(t *testing.T) {
 	if name, known := e["user"]; known {
 		t.Errorf("user %q is made up", name)
 	}
-	t.Log(e)
+
+	// One that is removed as soon as it has ended.
+	podman("run", "--rm", "--name", "moment", "--network", "ns:/run/netns/"+ns.Name, "--ulimit", "nofile=512:512", "--ulimit", "nproc=512:512",
+		"registry.example/shop/dial:1.2", "/dial", "127.0.0.1:7002")
+	r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7002", "container_name": "moment", "container_image": inspected[2]})
 }

@@ -123,14 +123,16 @@ func afterWord(text, word string) string {
 	return ""
 }
 
-// A packet dropped on its way out still belongs to a socket, which tells the user.
-func TestOutputDropTellsTheUser(t *testing.T) {
+// A packet dropped on its way out still belongs to a socket, which tells the
+// user and the cgroup.
+func TestOutputDropTellsTheOwner(t *testing.T) {
 	r := bpftest.Start(t, packetdrop.Monitor)
 	ns := bpftest.NewNetNS(t, "out")
 	ns.Run(t, "nft", "add table ip t; add chain ip t out { type filter hook output priority 0; }; add rule ip t out udp dport 7001 drop")
-	ns.Run(t, "setpriv", "--reuid=4711", "--clear-groups", "bash", "-c", "echo hello > /dev/udp/127.0.0.1/7001 || true")
+	bpftest.InCgroup(t, "ebpfsrv-test.slice/drop-test.service",
+		ns.Command("setpriv", "--reuid=4711", "--clear-groups", "bash", "-c", "echo hello > /dev/udp/127.0.0.1/7001 || true"))
 	r.WaitFor(t, ns, 1, bpftest.Event{
-		"drop_reason": reason(t, r, "NETFILTER_DROP"), "uid": "4711", "destination_port": "7001", "interface": "lo", "length": "34",
+		"drop_reason": reason(t, r, "NETFILTER_DROP"), "uid": "4711", "unit": "drop-test.service", "destination_port": "7001", "interface": "lo", "length": "34",
 	})
 }
 
