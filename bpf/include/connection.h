@@ -35,6 +35,7 @@ enum attribution {
 	ATTRIBUTION_CONNECT,
 	ATTRIBUTION_ACCEPT,
 	ATTRIBUTION_LISTENER,
+	ATTRIBUTION_EXISTING, /* found at the start; the owner has pid 0 if it is not known */
 };
 
 /* Which of the fields of an event hold a known value. */
@@ -77,6 +78,7 @@ struct connection {
 	u32 announced; /* 1 once the established event was sent; exchanged atomically */
 	u8 direction;
 	u8 attribution;
+	u8 late; /* established_ns is when it was seen first: how long it lasted is not known */
 };
 
 /* By address of the struct sock. An entry goes when the socket reaches CLOSE,
@@ -98,6 +100,8 @@ struct udp_connection {
 	struct endpoints ends;
 	u32 attempt;
 	u32 netns;
+	u8 attribution; /* existing: what went before is not known, so neither are duration and bytes */
+	u8 announced;   /* the established event was sent */
 };
 
 /* By socket cookie: the hook that sees the release cannot see the struct sock. */
@@ -128,6 +132,7 @@ struct connect_call {
 	u16 protocol;
 	u8 started; /* the socket went to SYN_SENT: inet_sock_set_state tells the rest */
 	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
+	u8 mptcp;   /* sk is that of MPTCP, until its first subflow is known */
 };
 
 /* By thread. */
@@ -161,8 +166,47 @@ struct {
 	__type(value, struct listening);
 } listeners SEC(".maps");
 
+/* The sockets that listen, by address of the struct sock, so that each is
+ * counted once in listeners, whether its listen() was seen or an iterator found
+ * it. The value is 1 if it was found.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u8);
+} listening_sockets SEC(".maps");
+
 /* The hooks that count the bytes of UDP sockets are attached. */
 const volatile bool counts_udp_bytes = false;
+
+/* Marks the numbers that stand in for a cookie. */
+#define NO_COOKIE (1ULL << 63)
+
+/* A number for a connection whose socket has no cookie, never used twice in a
+ * boot: two CPUs may read the same time. After 2 years of uptime bits of the
+ * time are lost, and after 128 CPUs those of the CPU: unlikely to meet again.
+ */
+static __always_inline u64 number_without_cookie(void)
+{
+	return NO_COOKIE | bpf_ktime_get_boot_ns() << 7 | (bpf_get_smp_processor_id() & 127);
+}
+
+/* For hooks that cannot give a socket its cookie. */
+static __always_inline u64 number_of(const struct sock *sk)
+{
+	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+
+	return cookie ? cookie : number_without_cookie();
+}
+
+/* True for one of those who want to announce a connection: the accept, the end
+ * and the iterator may run on several CPUs at once.
+ */
+static __always_inline bool may_announce(struct connection *c)
+{
+	return !__sync_lock_test_and_set(&c->announced, 1);
+}
 
 static __always_inline u32 attempt_of(u64 cookie)
 {

@@ -34,7 +34,8 @@ type connectionConnectCall struct {
 	Protocol    uint16
 	Started     uint8
 	Failed      uint8
-	_           [4]byte
+	Mptcp       uint8
+	_           [3]byte
 }
 
 type connectionConnection struct {
@@ -52,7 +53,8 @@ type connectionConnection struct {
 	Announced   uint32
 	Direction   uint8
 	Attribution uint8
-	_           [6]byte
+	Late        uint8
+	_           [5]byte
 }
 
 type connectionConnectionEvent struct {
@@ -143,9 +145,11 @@ type connectionUdpConnection struct {
 		LocalPort  uint16
 		RemotePort uint16
 	}
-	Attempt uint32
-	Netns   uint32
-	_       [4]byte
+	Attempt     uint32
+	Netns       uint32
+	Attribution uint8
+	Announced   uint8
+	_           [2]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -158,9 +162,13 @@ const (
 	connectionMapCounters              = "counters"
 	connectionMapEvents                = "events"
 	connectionMapListeners             = "listeners"
+	connectionMapListeningSockets      = "listening_sockets"
 	connectionMapUdpConnections        = "udp_connections"
 	connectionProgConnect4             = "connect4"
 	connectionProgConnect6             = "connect6"
+	connectionProgExistingConnections  = "existing_connections"
+	connectionProgExistingListeners    = "existing_listeners"
+	connectionProgExistingTold         = "existing_told"
 	connectionProgInetSockSetState     = "inet_sock_set_state"
 	connectionProgSockRecvLength       = "sock_recv_length"
 	connectionProgSockRelease          = "sock_release"
@@ -215,29 +223,33 @@ type connectionSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionProgramSpecs struct {
-	Connect4         *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6         *ebpf.ProgramSpec `ebpf:"connect6"`
-	InetSockSetState *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
-	SockRecvLength   *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
-	SockRelease      *ebpf.ProgramSpec `ebpf:"sock_release"`
-	SockSendLength   *ebpf.ProgramSpec `ebpf:"sock_send_length"`
-	SysEnterConnect  *ebpf.ProgramSpec `ebpf:"sys_enter_connect"`
-	SysExitAccept    *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
-	SysExitAccept4   *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
-	SysExitConnect   *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
+	Connect4            *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6            *ebpf.ProgramSpec `ebpf:"connect6"`
+	ExistingConnections *ebpf.ProgramSpec `ebpf:"existing_connections"`
+	ExistingListeners   *ebpf.ProgramSpec `ebpf:"existing_listeners"`
+	ExistingTold        *ebpf.ProgramSpec `ebpf:"existing_told"`
+	InetSockSetState    *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	SockRecvLength      *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
+	SockRelease         *ebpf.ProgramSpec `ebpf:"sock_release"`
+	SockSendLength      *ebpf.ProgramSpec `ebpf:"sock_send_length"`
+	SysEnterConnect     *ebpf.ProgramSpec `ebpf:"sys_enter_connect"`
+	SysExitAccept       *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
+	SysExitAccept4      *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
+	SysExitConnect      *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
 }
 
 // connectionMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionMapSpecs struct {
-	Attempts       *ebpf.MapSpec `ebpf:"attempts"`
-	ConnectCalls   *ebpf.MapSpec `ebpf:"connect_calls"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
-	UdpConnections *ebpf.MapSpec `ebpf:"udp_connections"`
+	Attempts         *ebpf.MapSpec `ebpf:"attempts"`
+	ConnectCalls     *ebpf.MapSpec `ebpf:"connect_calls"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Events           *ebpf.MapSpec `ebpf:"events"`
+	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
+	ListeningSockets *ebpf.MapSpec `ebpf:"listening_sockets"`
+	UdpConnections   *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
 // connectionVariableSpecs contains global variables before they are loaded into the kernel.
@@ -268,13 +280,14 @@ func (o *connectionObjects) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionMaps struct {
-	Attempts       *ebpf.Map `ebpf:"attempts"`
-	ConnectCalls   *ebpf.Map `ebpf:"connect_calls"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Counters       *ebpf.Map `ebpf:"counters"`
-	Events         *ebpf.Map `ebpf:"events"`
-	Listeners      *ebpf.Map `ebpf:"listeners"`
-	UdpConnections *ebpf.Map `ebpf:"udp_connections"`
+	Attempts         *ebpf.Map `ebpf:"attempts"`
+	ConnectCalls     *ebpf.Map `ebpf:"connect_calls"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Events           *ebpf.Map `ebpf:"events"`
+	Listeners        *ebpf.Map `ebpf:"listeners"`
+	ListeningSockets *ebpf.Map `ebpf:"listening_sockets"`
+	UdpConnections   *ebpf.Map `ebpf:"udp_connections"`
 }
 
 func (m *connectionMaps) Close() error {
@@ -285,6 +298,7 @@ func (m *connectionMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Listeners,
+		m.ListeningSockets,
 		m.UdpConnections,
 	)
 }
@@ -301,22 +315,28 @@ type connectionVariables struct {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionPrograms struct {
-	Connect4         *ebpf.Program `ebpf:"connect4"`
-	Connect6         *ebpf.Program `ebpf:"connect6"`
-	InetSockSetState *ebpf.Program `ebpf:"inet_sock_set_state"`
-	SockRecvLength   *ebpf.Program `ebpf:"sock_recv_length"`
-	SockRelease      *ebpf.Program `ebpf:"sock_release"`
-	SockSendLength   *ebpf.Program `ebpf:"sock_send_length"`
-	SysEnterConnect  *ebpf.Program `ebpf:"sys_enter_connect"`
-	SysExitAccept    *ebpf.Program `ebpf:"sys_exit_accept"`
-	SysExitAccept4   *ebpf.Program `ebpf:"sys_exit_accept4"`
-	SysExitConnect   *ebpf.Program `ebpf:"sys_exit_connect"`
+	Connect4            *ebpf.Program `ebpf:"connect4"`
+	Connect6            *ebpf.Program `ebpf:"connect6"`
+	ExistingConnections *ebpf.Program `ebpf:"existing_connections"`
+	ExistingListeners   *ebpf.Program `ebpf:"existing_listeners"`
+	ExistingTold        *ebpf.Program `ebpf:"existing_told"`
+	InetSockSetState    *ebpf.Program `ebpf:"inet_sock_set_state"`
+	SockRecvLength      *ebpf.Program `ebpf:"sock_recv_length"`
+	SockRelease         *ebpf.Program `ebpf:"sock_release"`
+	SockSendLength      *ebpf.Program `ebpf:"sock_send_length"`
+	SysEnterConnect     *ebpf.Program `ebpf:"sys_enter_connect"`
+	SysExitAccept       *ebpf.Program `ebpf:"sys_exit_accept"`
+	SysExitAccept4      *ebpf.Program `ebpf:"sys_exit_accept4"`
+	SysExitConnect      *ebpf.Program `ebpf:"sys_exit_connect"`
 }
 
 func (p *connectionPrograms) Close() error {
 	return _ConnectionClose(
 		p.Connect4,
 		p.Connect6,
+		p.ExistingConnections,
+		p.ExistingListeners,
+		p.ExistingTold,
 		p.InetSockSetState,
 		p.SockRecvLength,
 		p.SockRelease,

@@ -19,7 +19,7 @@ import (
 var (
 	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
 	directions   = [...]string{1: "outbound", 2: "inbound"}
-	attributions = [...]string{1: "connect", 2: "accept", 3: "listener"}
+	attributions = [...]string{1: "connect", 2: "accept", 3: "listener", 4: "existing"}
 )
 
 const (
@@ -113,6 +113,9 @@ func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
 		return
 	}
 	b.SetString(columns.attribution, attributions[e.Attribution])
+	if e.Owner.Pid == 0 {
+		return // it existed, and several processes held it
+	}
 	b.SetInt(event.PID, int64(e.Owner.Pid))
 	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Owner.Command[0])), len(e.Owner.Command))
 	if end := bytes.IndexByte(command, 0); end >= 0 {
