@@ -48,6 +48,26 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(tcp_receive_reset, struct sock *sk)
+{
+	on_reset_received(sk);
+	return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int tcp_send_reset(u64 *ctx)
+{
+	u64 args[2] = {}; /* sk, skb */
+
+	/* Both may be NULL, which not every verifier knows: read as numbers, the
+	 * test stays.
+	 */
+	if (!bpf_probe_read_kernel(args, sizeof(args), ctx))
+		on_reset_sent(args[0], args[1]);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_enter_connect")
 int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 {

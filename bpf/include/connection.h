@@ -38,6 +38,13 @@ enum attribution {
 	ATTRIBUTION_EXISTING, /* found at the start; the owner has pid 0 if it is not known */
 };
 
+/* Who reset a connection, seen from this host. */
+enum reset_by {
+	RESET_NONE, /* nobody did, or it is not known */
+	RESET_LOCAL,
+	RESET_REMOTE,
+};
+
 /* Which of the fields of an event hold a known value. */
 enum known {
 	KNOWN_CODE = 1 << 0,
@@ -64,6 +71,7 @@ struct connection_event {
 	u8 protocol;
 	u8 attribution;
 	u8 known;
+	u8 reset_by;
 };
 
 /* So that bpf2go finds the type. */
@@ -78,6 +86,7 @@ struct connection {
 	u32 announced; /* 1 once the established event was sent; exchanged atomically */
 	u8 direction;
 	u8 attribution;
+	u8 reset_by;
 	u8 late; /* established_ns is when it was seen first: how long it lasted is not known */
 };
 

@@ -1,7 +1,7 @@
 /* TCP connections, told by the changes of state of their sockets. */
 #pragma once
 
-#include "connection.h"
+#include "connection_reset.h"
 
 static __always_inline struct connection_event *new_tcp_event(const struct sock *sk, u8 state,
 							       const struct connection *c)
@@ -14,6 +14,7 @@ static __always_inline struct connection_event *new_tcp_event(const struct sock 
 	e->attempt = c->attempt;
 	e->owner = c->owner;
 	e->attribution = c->attribution;
+	e->reset_by = c->reset_by;
 	e->netns = netns_of(sk);
 	endpoints_of(sk, &e->ends);
 	return e;
@@ -84,7 +85,7 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct conne
 
 	if (!e)
 		return;
-	done = BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
+	done = has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = payload_sent(tp, c, oldstate);
 	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
@@ -280,6 +281,7 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 			endpoints_of(sk, &call->ends);
 			return;
 		}
+		c->reset_by = reset_by_whom(sk, c, oldstate);
 		tcp_failed(sk, c, NULL, error);
 	} else {
 		if (may_announce(c)) {
@@ -287,6 +289,7 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 				owner_is_listener(sk, c);
 			tcp_established(sk, c);
 		}
+		c->reset_by = reset_by_whom(sk, c, oldstate);
 		tcp_closed(sk, c, oldstate);
 	}
 	/* The process still has the socket and may connect it again. */

@@ -53,8 +53,9 @@ type connectionConnection struct {
 	Announced   uint32
 	Direction   uint8
 	Attribution uint8
+	ResetBy     uint8
 	Late        uint8
-	_           [5]byte
+	_           [4]byte
 }
 
 type connectionConnectionEvent struct {
@@ -94,7 +95,8 @@ type connectionConnectionEvent struct {
 	Protocol    uint8
 	Attribution uint8
 	Known       uint8
-	_           [3]byte
+	ResetBy     uint8
+	_           [2]byte
 }
 
 type connectionListenerKey struct {
@@ -177,6 +179,8 @@ const (
 	connectionProgSysExitAccept        = "sys_exit_accept"
 	connectionProgSysExitAccept4       = "sys_exit_accept4"
 	connectionProgSysExitConnect       = "sys_exit_connect"
+	connectionProgTcpReceiveReset      = "tcp_receive_reset"
+	connectionProgTcpSendReset         = "tcp_send_reset"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 )
@@ -236,6 +240,8 @@ type connectionProgramSpecs struct {
 	SysExitAccept       *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
 	SysExitAccept4      *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
 	SysExitConnect      *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
+	TcpReceiveReset     *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
+	TcpSendReset        *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 }
 
 // connectionMapSpecs contains maps before they are loaded into the kernel.
@@ -328,6 +334,8 @@ type connectionPrograms struct {
 	SysExitAccept       *ebpf.Program `ebpf:"sys_exit_accept"`
 	SysExitAccept4      *ebpf.Program `ebpf:"sys_exit_accept4"`
 	SysExitConnect      *ebpf.Program `ebpf:"sys_exit_connect"`
+	TcpReceiveReset     *ebpf.Program `ebpf:"tcp_receive_reset"`
+	TcpSendReset        *ebpf.Program `ebpf:"tcp_send_reset"`
 }
 
 func (p *connectionPrograms) Close() error {
@@ -345,6 +353,8 @@ func (p *connectionPrograms) Close() error {
 		p.SysExitAccept,
 		p.SysExitAccept4,
 		p.SysExitConnect,
+		p.TcpReceiveReset,
+		p.TcpSendReset,
 	)
 }
 
