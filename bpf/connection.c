@@ -19,6 +19,7 @@
  * where the kernel has the tracepoints sock_send_length and sock_recv_length.
  */
 #include "connection_calls.h"
+#include "connection_existing.h"
 #include "connection_tcp.h"
 #include "connection_udp.h"
 
@@ -47,6 +48,26 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(tcp_receive_reset, struct sock *sk)
+{
+	on_reset_received(sk);
+	return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int tcp_send_reset(u64 *ctx)
+{
+	u64 args[2] = {}; /* sk, skb */
+
+	/* Both may be NULL, which not every verifier knows: read as numbers, the
+	 * test stays.
+	 */
+	if (!bpf_probe_read_kernel(args, sizeof(args), ctx))
+		on_reset_sent(args[0], args[1]);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_enter_connect")
 int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 {
@@ -58,6 +79,10 @@ int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 	if (!sk || !is_ip(sk))
 		return 0;
 	call.protocol = BPF_CORE_READ(sk, sk_protocol);
+	if (call.protocol == IPPROTO_MPTCP) {
+		call.protocol = IPPROTO_TCP;
+		call.mptcp = 1;
+	}
 	if (call.protocol != IPPROTO_TCP && call.protocol != IPPROTO_UDP)
 		return 0;
 	call.sk = (u64)sk;
@@ -108,14 +133,17 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 
 static __always_inline int on_accept(long fd)
 {
-	struct socket *socket = fd < 0 ? NULL : socket_of_fd(fd);
-	struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+	struct sock *sk = fd < 0 ? NULL : sock_of(socket_of_fd(fd));
 	u64 key = (u64)sk;
 	struct connection *c = sk ? bpf_map_lookup_elem(&connections, &key) : NULL;
 
-	if (!c || c->direction != DIRECTION_INBOUND)
+	if (!sk)
 		return 0;
-	if (!may_announce(c))
+	if (!c) {
+		tcp_accepted_late(sk);
+		return 0;
+	}
+	if (c->direction != DIRECTION_INBOUND || !may_announce(c))
 		return 0; /* it ended before it was accepted, and was told of then */
 	owner_is_current(&c->owner);
 	c->attribution = ATTRIBUTION_ACCEPT;
@@ -177,4 +205,23 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (c)
 		__sync_fetch_and_add(&c->bytes_received, ret);
 	return 0;
+}
+
+/* Run once, in this order, when all else is attached. */
+SEC("iter/task_file")
+int existing_listeners(struct bpf_iter__task_file *ctx)
+{
+	return socket_exists(ctx, PASS_LISTENERS);
+}
+
+SEC("iter/task_file")
+int existing_connections(struct bpf_iter__task_file *ctx)
+{
+	return socket_exists(ctx, PASS_CONNECTIONS);
+}
+
+SEC("iter/task_file")
+int existing_told(struct bpf_iter__task_file *ctx)
+{
+	return socket_exists(ctx, PASS_TOLD);
 }

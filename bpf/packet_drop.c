@@ -226,45 +226,6 @@ static __always_inline void read_device(struct packet_drop_event *e, const struc
 		bpf_probe_read_kernel_str(e->interface, sizeof(e->interface), dev->name);
 }
 
-struct cgroup___5_10 {
-	int level;
-	u64 ancestor_ids[1];
-} __attribute__((preserve_access_index));
-
-/* Bits of those in filter_cgroups that a cgroup is or is below. */
-static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
-{
-	u32 cgroups = 0;
-	u64 id;
-	u32 i;
-
-	for (i = 0; i < MAX_CGROUPS; i++) {
-		u32 level = filter_cgroups[i].level;
-
-		if (i >= filter_cgroups_len || !cgroup)
-			break;
-		if (level > BPF_CORE_READ(cgroup, level))
-			continue;
-		id = 0;
-		if (bpf_core_field_exists(((struct cgroup___5_10 *)0)->ancestor_ids)) {
-			const struct cgroup___5_10 *old = (const void *)cgroup;
-
-			barrier_var(old); /* its fields must not be computed where there are none */
-			bpf_probe_read_kernel(&id, sizeof(id), &old->ancestor_ids[level]);
-		} else {
-			const struct cgroup *now = cgroup;
-			struct cgroup *ancestor = NULL;
-
-			barrier_var(now);
-			bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &now->ancestors[level]);
-			id = BPF_CORE_READ(ancestor, kn, id);
-		}
-		if (id == filter_cgroups[i].id)
-			cgroups |= 1U << i;
-	}
-	return cgroups;
-}
-
 static __always_inline void read_socket(struct packet_drop_event *e, const struct sk_buff *skb)
 {
 	const struct sock *sk = BPF_CORE_READ(skb, sk);

@@ -35,6 +35,14 @@ enum attribution {
 	ATTRIBUTION_CONNECT,
 	ATTRIBUTION_ACCEPT,
 	ATTRIBUTION_LISTENER,
+	ATTRIBUTION_EXISTING, /* found at the start; the owner has pid 0 if it is not known */
+};
+
+/* Who reset a connection, seen from this host. */
+enum reset_by {
+	RESET_NONE, /* nobody did, or it is not known */
+	RESET_LOCAL,
+	RESET_REMOTE,
 };
 
 /* Which of the fields of an event hold a known value. */
@@ -63,6 +71,7 @@ struct connection_event {
 	u8 protocol;
 	u8 attribution;
 	u8 known;
+	u8 reset_by;
 };
 
 /* So that bpf2go finds the type. */
@@ -77,6 +86,8 @@ struct connection {
 	u32 announced; /* 1 once the established event was sent; see may_announce */
 	u8 direction;
 	u8 attribution;
+	u8 reset_by;
+	u8 late; /* established_ns is when it was seen first: how long it lasted is not known */
 };
 
 /* By address of the struct sock. An entry goes when the socket reaches CLOSE,
@@ -98,6 +109,8 @@ struct udp_connection {
 	struct endpoints ends;
 	u32 attempt;
 	u32 netns;
+	u8 attribution; /* existing: what went before is not known, so neither are duration and bytes */
+	u8 announced;   /* the established event was sent */
 };
 
 /* By socket cookie: the hook that sees the release cannot see the struct sock. */
@@ -128,6 +141,7 @@ struct connect_call {
 	u16 protocol;
 	u8 started; /* the socket went to SYN_SENT: inet_sock_set_state tells the rest */
 	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
+	u8 mptcp;   /* sk is that of MPTCP, until its first subflow is known */
 };
 
 /* By thread. */
@@ -160,6 +174,17 @@ struct {
 	__type(key, struct listener_key);
 	__type(value, struct listening);
 } listeners SEC(".maps");
+
+/* The sockets that listen, by address of the struct sock, so that each is
+ * counted once in listeners, whether its listen() was seen or an iterator found
+ * it. The value is 1 if it was found.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u8);
+} listening_sockets SEC(".maps");
 
 /* The hooks that count the bytes of UDP sockets are attached. */
 const volatile bool counts_udp_bytes = false;
@@ -208,8 +233,16 @@ struct {
 	__type(value, u8);
 } announcements SEC(".maps");
 
-/* True for one of those who want to announce an inbound connection: the accept
- * and the end may run on two CPUs at once. The map decides, because Linux 5.10
+/* For hooks that cannot give a socket its cookie. */
+static __always_inline u64 number_of(const struct sock *sk)
+{
+	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+
+	return cookie ? cookie : number_without_cookie();
+}
+
+/* True for one of those who want to announce a connection: the accept, the end and
+ * the iterator may run on several CPUs at once. The map decides, because Linux 5.10
  * has no atomic exchange, not even in code that never runs.
  */
 static __always_inline bool may_announce(struct connection *c)
@@ -275,6 +308,7 @@ struct known_connection {
 	u8 direction;
 	u8 protocol;
 	u8 attribution;
+	u8 reset_by;
 };
 
 /* NULL: it is left out, or there is no room; both are counted. */
@@ -299,6 +333,7 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 	e->cookie = k->cookie ? k->cookie : number_without_cookie();
 	e->attempt = k->attempt;
 	e->attribution = k->attribution;
+	e->reset_by = k->reset_by;
 	e->owner = *k->owner;
 	e->ends = *k->ends;
 	e->netns = k->netns;

@@ -3,6 +3,14 @@
 
 #include "connection.h"
 
+/* NULL if the file is no socket. */
+static __always_inline struct socket *socket_of_file(const struct file *file)
+{
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	return BPF_CORE_READ(file, private_data);
+}
+
 /* The struct socket behind a file descriptor of the current process. */
 static __always_inline struct socket *socket_of_fd(int fd)
 {
@@ -14,9 +22,19 @@ static __always_inline struct socket *socket_of_fd(int fd)
 	if (fd < 0 || (u32)fd >= BPF_CORE_READ(table, max_fds))
 		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), slot + fd);
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return NULL;
-	return BPF_CORE_READ(file, private_data);
+	return file ? socket_of_file(file) : NULL;
+}
+
+/* The TCP socket that does the work of a socket: of MPTCP, its first subflow,
+ * which is there from listen() or connect() on.
+ */
+static __always_inline struct sock *sock_of(const struct socket *socket)
+{
+	struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+
+	if (sk && bpf_core_type_exists(struct mptcp_sock) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+		return BPF_CORE_READ((struct mptcp_sock *)sk, first);
+	return sk;
 }
 
 static __always_inline bool is_ip(const struct sock *sk)

@@ -1,7 +1,7 @@
 /* TCP connections, told by the changes of state of their sockets. */
 #pragma once
 
-#include "connection.h"
+#include "connection_reset.h"
 
 /* The ends are read from the socket if they are not given. */
 static __always_inline struct connection_event *new_tcp_event(const struct sock *sk, u8 state,
@@ -14,6 +14,7 @@ static __always_inline struct connection_event *new_tcp_event(const struct sock 
 		.attempt = c->attempt,
 		.owner = &c->owner,
 		.attribution = c->attribution,
+		.reset_by = c->reset_by,
 		.direction = c->direction,
 		.protocol = IPPROTO_TCP,
 		.netns = netns_of(sk),
@@ -54,23 +55,29 @@ static __always_inline void tcp_failed(const struct sock *sk, const struct conne
 	submit(e);
 }
 
-/* Payload that left the socket, by sequence numbers: bytes_acked is 64 bits wide,
- * and what is not acknowledged yet is less than 4 GiB. (tcp_sock.bytes_sent
- * counts a segment again whenever the host itself fails to send it.) The SYN
- * of a connect and a FIN take a number each; the FIN is the last one, so it was
- * sent if nothing is left to send.
+/* The sequence numbers that left the socket, without that of a FIN: bytes_acked
+ * is 64 bits wide, and what is not acknowledged yet is less than 4 GiB. The FIN
+ * takes the last number, so it was sent if nothing is left to send. The SYN of
+ * a connect takes one that bytes_acked counts; that of an accept is not counted.
  */
-static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+static __always_inline u64 numbers_sent(const struct tcp_sock *tp, int state)
 {
 	u32 next = BPF_CORE_READ(tp, snd_nxt);
 	u64 sent = BPF_CORE_READ(tp, bytes_acked) + (u32)(next - BPF_CORE_READ(tp, snd_una));
-	u64 signs = c->direction == DIRECTION_OUTBOUND;
-	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING ||
-			  oldstate == TCP_LAST_ACK;
+	bool fin_queued = state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
+			  state == TCP_LAST_ACK;
 
-	if (fin_queued && next == BPF_CORE_READ(tp, write_seq))
-		signs++;
-	return sent > signs ? sent - signs : 0;
+	return sent && fin_queued && next == BPF_CORE_READ(tp, write_seq) ? sent - 1 : sent;
+}
+
+/* Payload that left the socket. (tcp_sock.bytes_sent counts a segment again
+ * whenever the host itself fails to send it.)
+ */
+static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+{
+	u64 sent = numbers_sent(tp, oldstate);
+
+	return sent && c->direction == DIRECTION_OUTBOUND ? sent - 1 : sent;
 }
 
 /* bytes_received counts the FIN of the peer as a byte (tcp_rcv_nxt_update by
@@ -84,7 +91,7 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct conne
 
 	if (!e)
 		return;
-	done = BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
+	done = has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = payload_sent(tp, c, oldstate);
 	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
@@ -93,7 +100,7 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct conne
 	e->retransmits = BPF_CORE_READ(tp, total_retrans);
 	e->rtt_us = BPF_CORE_READ(tp, srtt_us) >> 3;
 	e->return_code = -BPF_CORE_READ(sk, sk_err);
-	e->known = KNOWN_CODE | KNOWN_DURATION | KNOWN_BYTES | KNOWN_TCP;
+	e->known = KNOWN_CODE | KNOWN_BYTES | KNOWN_TCP | (c->late ? 0 : KNOWN_DURATION);
 	submit(e);
 }
 
@@ -105,10 +112,10 @@ static __always_inline void remember(const struct sock *sk, const struct connect
 		count(COUNTER_MAP_FULL);
 }
 
-/* Fills in the process that listens where this socket was accepted, if there
- * is just one such process. Who listens now comes before who did so last.
+/* Who listens where this socket was accepted. Who does now comes before who did
+ * so last.
  */
-static __always_inline void owner_is_listener(const struct sock *sk, struct connection *c)
+static __always_inline struct listening *listener_of(const struct sock *sk)
 {
 	struct listener_key key = { .netns = netns_of(sk) };
 	struct listening *l, *best = NULL;
@@ -127,9 +134,17 @@ static __always_inline void owner_is_listener(const struct sock *sk, struct conn
 		if (l && (!best || (l->sockets && !best->sockets)))
 			best = l;
 	}
-	if (!best || best->shared)
+	return best;
+}
+
+/* Fills in the process that listens, if there is just one such process. */
+static __always_inline void owner_is_listener(const struct sock *sk, struct connection *c)
+{
+	struct listening *l = listener_of(sk);
+
+	if (!l || l->shared)
 		return;
-	c->owner = best->owner;
+	c->owner = l->owner;
 	c->attribution = ATTRIBUTION_LISTENER;
 }
 
@@ -144,12 +159,21 @@ static __always_inline struct listening *listening_of(const struct sock *sk, str
 	return bpf_map_lookup_elem(&listeners, key);
 }
 
+static __always_inline bool is_new_listener(const struct sock *sk, u8 found)
+{
+	u64 key = (u64)sk;
+
+	return !bpf_map_update_elem(&listening_sockets, &key, &found, BPF_NOEXIST);
+}
+
 static __always_inline void on_listen(const struct sock *sk)
 {
 	struct listening l = { .sockets = 1 };
 	struct listener_key key;
 	struct listening *same = listening_of(sk, &key);
 
+	if (!is_new_listener(sk, 0))
+		return;
 	owner_is_current(&l.owner);
 	if (same && same->sockets) {
 		if (same->owner.process.pid != l.owner.process.pid)
@@ -164,8 +188,9 @@ static __always_inline void on_listen_end(const struct sock *sk)
 {
 	struct listener_key key;
 	struct listening *l = listening_of(sk, &key);
+	u64 socket = (u64)sk;
 
-	if (l && l->sockets)
+	if (!bpf_map_delete_elem(&listening_sockets, &socket) && l && l->sockets)
 		__sync_fetch_and_add(&l->sockets, -1);
 }
 
@@ -184,26 +209,64 @@ static __always_inline void on_connect(struct sock *sk)
 	owner_is_current(&c.owner);
 	remember(sk, &c);
 	call = bpf_map_lookup_elem(&connect_calls, &thread);
-	if (call && call->sk == (u64)sk)
+	if (call && (call->sk == (u64)sk || call->mptcp)) {
+		call->sk = (u64)sk;
 		call->started = 1;
+	}
 }
 
 static __always_inline void on_established(struct sock *sk, int oldstate)
 {
 	u64 key = (u64)sk;
 	struct connection *c = bpf_map_lookup_elem(&connections, &key);
-	struct connection inbound = { .direction = DIRECTION_INBOUND };
+	struct connection new = { .direction = DIRECTION_INBOUND };
 
-	if (oldstate == TCP_SYN_SENT || (oldstate == TCP_SYN_RECV && c && c->direction == DIRECTION_OUTBOUND)) {
-		if (!c)
-			return; /* connect() came before this program */
+	/* Also accepted before the handshake was complete (TCP fast open). */
+	if (c && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
 		c->established_ns = bpf_ktime_get_boot_ns();
-		tcp_established(sk, c);
+		if (c->direction == DIRECTION_OUTBOUND || may_announce(c))
+			tcp_established(sk, c);
 		return;
 	}
-	inbound.cookie = cookie_of(sk);
-	inbound.established_ns = bpf_ktime_get_boot_ns();
-	remember(sk, &inbound);
+	new.cookie = cookie_of(sk);
+	new.established_ns = bpf_ktime_get_boot_ns();
+	if (oldstate == TCP_SYN_SENT) {
+		/* connect() came before this program, and no iterator yet. */
+		new.direction = DIRECTION_OUTBOUND;
+		new.announced = 1;
+		tcp_established(sk, &new);
+	}
+	remember(sk, &new);
+}
+
+/* An accept of what inet_sock_set_state has not told of: the connection was
+ * established before this program started, or its handshake is not complete
+ * yet (TCP fast open), or there was no room for it in the map.
+ */
+static __always_inline void tcp_accepted_late(const struct sock *sk)
+{
+	struct connection c = {
+		.direction = DIRECTION_INBOUND,
+		.attribution = ATTRIBUTION_ACCEPT,
+	};
+	int state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	u64 key = (u64)sk;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || state == TCP_CLOSE)
+		return;
+	c.cookie = number_of(sk);
+	owner_is_current(&c.owner);
+	if (state != TCP_SYN_RECV) {
+		c.established_ns = bpf_ktime_get_boot_ns();
+		c.announced = 1;
+		c.late = 1;
+	}
+	remember(sk, &c);
+	/* It may have ended before the entry was there. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+		bpf_map_delete_elem(&connections, &key);
+	else if (c.late)
+		tcp_established(sk, &c);
 }
 
 static __always_inline void on_close(const struct sock *sk, int oldstate)
@@ -224,12 +287,15 @@ static __always_inline void on_close(const struct sock *sk, int oldstate)
 			endpoints_of(sk, &call->ends);
 			return;
 		}
+		c->reset_by = reset_by_whom(sk, c, oldstate);
 		tcp_failed(sk, c, NULL, error);
 	} else {
 		if (may_announce(c)) {
-			owner_is_listener(sk, c);
+			if (c->attribution == ATTRIBUTION_NONE)
+				owner_is_listener(sk, c);
 			tcp_established(sk, c);
 		}
+		c->reset_by = reset_by_whom(sk, c, oldstate);
 		tcp_closed(sk, c, oldstate);
 	}
 	/* The process still has the socket and may connect it again. */

@@ -9,7 +9,7 @@ static __always_inline struct connection_event *new_udp_event(u64 cookie, u8 sta
 		.cookie = cookie,
 		.attempt = c->attempt,
 		.owner = &c->owner,
-		.attribution = ATTRIBUTION_CONNECT,
+		.attribution = c->attribution,
 		.direction = DIRECTION_OUTBOUND,
 		.protocol = IPPROTO_UDP,
 		.netns = c->netns,
@@ -17,6 +17,19 @@ static __always_inline struct connection_event *new_udp_event(u64 cookie, u8 sta
 	};
 
 	return new_event(state, &known);
+}
+
+static __always_inline void udp_established(u64 cookie, struct udp_connection *c)
+{
+	struct connection_event *e = new_udp_event(cookie, STATE_ESTABLISHED, c);
+
+	c->announced = 1;
+	if (!e)
+		return;
+	e->time_ns = c->established_ns;
+	e->return_code = 0;
+	e->known = KNOWN_CODE;
+	submit(e);
 }
 
 static __always_inline void udp_closed(u64 cookie, const struct udp_connection *c)
@@ -28,7 +41,8 @@ static __always_inline void udp_closed(u64 cookie, const struct udp_connection *
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = c->bytes_sent;
 	e->bytes_received = c->bytes_received;
-	e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
+	if (c->attribution != ATTRIBUTION_EXISTING)
+		e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
 	submit(e);
 }
 
@@ -38,15 +52,16 @@ static __always_inline void udp_end(u64 cookie)
 
 	if (!c)
 		return;
+	if (!c->announced)
+		udp_established(cookie, c);
 	udp_closed(cookie, c);
 	bpf_map_delete_elem(&udp_connections, &cookie);
 }
 
 static __always_inline void udp_connected(const struct sock *sk, const struct connect_call *call)
 {
-	struct udp_connection c = {};
+	struct udp_connection c = { .attribution = ATTRIBUTION_CONNECT };
 	struct endpoints wanted = {};
-	struct connection_event *e;
 	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 
 	if (cookie && bpf_map_lookup_elem(&udp_connections, &cookie)) {
@@ -60,17 +75,10 @@ static __always_inline void udp_connected(const struct sock *sk, const struct co
 	c.netns = netns_of(sk);
 	owner_is_current(&c.owner);
 	endpoints_of(sk, &c.ends);
+	udp_established(cookie, &c);
 	/* Without a cookie the release cannot be seen: only "established" is told. */
 	if (cookie && bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
 		count(COUNTER_MAP_FULL);
-
-	e = new_udp_event(cookie, STATE_ESTABLISHED, &c);
-	if (!e)
-		return;
-	e->time_ns = c.established_ns;
-	e->return_code = 0;
-	e->known = KNOWN_CODE;
-	submit(e);
 }
 
 static __always_inline struct udp_connection *udp_connection_of(struct sock *sk)

@@ -143,10 +143,16 @@ static __always_inline struct named *reserve_names(void)
 	return n;
 }
 
-/* Only for the current process, whose identity this is. */
-static __noinline int tell_process(struct process *process)
+static __always_inline void process_is(struct process *process, struct task_struct *task)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	process->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	process->pid = BPF_CORE_READ(task, tgid);
+	process->exec_id = BPF_CORE_READ(task, self_exec_id);
+}
+
+/* The task is one of the process, whose identity this is. */
+static __noinline int tell_process(struct process *process, struct task_struct *task)
+{
 	struct task_struct *parent;
 	struct named *n;
 	u8 told = 1;

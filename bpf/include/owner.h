@@ -23,19 +23,55 @@ struct filter_cgroup {
 const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] = {};
 const volatile u32 filter_cgroups_len = 0;
 
+struct cgroup___5_10 {
+	int level;
+	u64 ancestor_ids[1];
+} __attribute__((preserve_access_index));
+
+/* Bits of those in filter_cgroups that a cgroup is or is below. */
+static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
+{
+	u32 cgroups = 0;
+	u64 id;
+	u32 i;
+
+	for (i = 0; i < MAX_CGROUPS; i++) {
+		u32 level = filter_cgroups[i].level;
+
+		if (i >= filter_cgroups_len || !cgroup)
+			break;
+		if (level > BPF_CORE_READ(cgroup, level))
+			continue;
+		id = 0;
+		if (bpf_core_field_exists(((struct cgroup___5_10 *)0)->ancestor_ids)) {
+			const struct cgroup___5_10 *old = (const void *)cgroup;
+
+			barrier_var(old); /* its fields must not be computed where there are none */
+			bpf_probe_read_kernel(&id, sizeof(id), &old->ancestor_ids[level]);
+		} else {
+			const struct cgroup *now = cgroup;
+			struct cgroup *ancestor = NULL;
+
+			barrier_var(now);
+			bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &now->ancestors[level]);
+			id = BPF_CORE_READ(ancestor, kn, id);
+		}
+		if (id == filter_cgroups[i].id)
+			cgroups |= 1U << i;
+	}
+	return cgroups;
+}
+
 /* Only for hooks that run in the process's own context, never in softirq. The
  * command is that of the process, as in /proc/PID/comm, not of the thread.
  */
 static __always_inline void owner_is_current(struct owner *owner)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct process process = {
-		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime),
-		.pid = bpf_get_current_pid_tgid() >> 32,
-		.exec_id = BPF_CORE_READ(task, self_exec_id),
-	};
+	struct process process;
 	u32 i;
 
+	process_is(&process, task);
 	owner->process = process;
 	owner->uid = bpf_get_current_uid_gid();
 	owner->cgroup_id = bpf_get_current_cgroup_id();
@@ -47,6 +83,6 @@ static __always_inline void owner_is_current(struct owner *owner)
 			owner->cgroups |= 1U << i;
 	}
 	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
-	tell_process(&process);
+	tell_process(&process, task);
 	tell_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn));
 }

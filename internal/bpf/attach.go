@@ -3,9 +3,11 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -15,7 +17,7 @@ import (
 // Hook is one eBPF program of a monitor and where it is attached.
 type Hook struct {
 	Name     string // of the eBPF program
-	Kind     string // "tp_btf", "tracepoint", "cgroup"
+	Kind     string // "tp_btf", "tracepoint", "cgroup", "iter"
 	Target   string // what it is attached to
 	Optional bool
 	Attached bool
@@ -28,7 +30,7 @@ type Hook struct {
 }
 
 // newHook reads where a program belongs from its section: "tp_btf/NAME",
-// "tracepoint/CATEGORY/NAME", "cgroup/NAME".
+// "tracepoint/CATEGORY/NAME", "cgroup/NAME", "iter/NAME".
 func newHook(spec *ebpf.ProgramSpec, optional bool) *Hook {
 	kind, target, _ := strings.Cut(spec.SectionName, "/")
 	return &Hook{Name: spec.Name, Kind: kind, Target: target, Optional: optional}
@@ -45,6 +47,15 @@ func (h *Hook) available() error {
 		var tracepoint *btf.Typedef
 		if err := kernel.TypeByName("btf_trace_"+h.Target, &tracepoint); err != nil {
 			return fmt.Errorf("this kernel has no tracepoint %s", h.Target)
+		}
+	case "iter":
+		kernel, err := btf.LoadKernelSpec()
+		if err != nil {
+			return fmt.Errorf("read the kernel's BTF: %w (needs a kernel with CONFIG_DEBUG_INFO_BTF)", err)
+		}
+		var iterator *btf.Func
+		if err := kernel.TypeByName("bpf_iter_"+h.Target, &iterator); err != nil {
+			return fmt.Errorf("this kernel has no iterator %s", h.Target)
 		}
 	case "tracepoint":
 		return mountTracefs()
@@ -67,6 +78,8 @@ func (h *Hook) attach() (err error) {
 		h.link, err = link.Tracepoint(category, name, h.program, nil)
 	case "cgroup":
 		h.link, err = link.AttachCgroup(link.CgroupOptions{Path: CgroupRoot(), Attach: cgroupAttachTypes[h.Target], Program: h.program})
+	case "iter":
+		h.link, err = link.AttachIter(link.IterOptions{Program: h.program})
 	default:
 		return fmt.Errorf("section %s/%s is of no kind that the runtime attaches", h.Kind, h.Target)
 	}
@@ -81,6 +94,28 @@ func (h *Hook) attach() (err error) {
 	}
 	h.Attached = err == nil
 	return err
+}
+
+// iterate runs an attached iterator from its begin to its end. It is run for
+// what it does, and writes nothing.
+func (h *Hook) iterate() error {
+	iterator, ok := h.link.(*link.Iter)
+	if !ok {
+		return fmt.Errorf("section %s/%s is no iterator", h.Kind, h.Target)
+	}
+	output, err := iterator.Open()
+	if err != nil {
+		return fmt.Errorf("open iterator: %w", err)
+	}
+	defer output.Close()
+	for {
+		// The kernel ends a read with EAGAIN after a million objects; the next
+		// read goes on.
+		_, err := io.Copy(io.Discard, output)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return err
+		}
+	}
 }
 
 var cgroupAttachTypes = map[string]ebpf.AttachType{

@@ -7,7 +7,8 @@
 //
 //  1. Start reads its eBPF object, leaves out optional hooks that this kernel
 //     lacks, sets constants (Prepare), loads and attaches.
-//  2. One goroutine reads the ring buffer and hands batches to the Sink.
+//  2. One goroutine reads the ring buffer and hands batches to the Sink. Start
+//     returns when the iterators have run.
 //  3. Drain hands over what is in the ring buffer at that moment.
 //  4. Stop detaches, hands over the rest and frees everything.
 package bpf
@@ -47,6 +48,9 @@ type Monitor struct {
 	Features func(*Host) (map[string]bool, error)
 	// Prepare sets constants of the object for this host; may be nil.
 	Prepare func(*ebpf.CollectionSpec, *Host) error
+	// Iterators names eBPF programs of kind "iter" that run once, in this order,
+	// when all else is attached: for what was there before the monitor.
+	Iterators []string
 	// NewDecoder returns what turns records into events.
 	NewDecoder func(*Host) Decoder
 }

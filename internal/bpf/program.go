@@ -69,6 +69,9 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 	p.counted = time.Now()
 	go p.read()
 	go host.Names.watch(p.done)
+	if err := p.iterate(); err != nil {
+		return nil, errors.Join(fmt.Errorf("iterate %s: %w", m.Type.Name, err), p.Stop(context.Background()))
+	}
 	return p, nil
 }
 
@@ -164,6 +167,21 @@ func (p *Program) attach() error {
 			return fmt.Errorf("hook %s: %w", hook.Name, hook.Err)
 		}
 		p.log.Warn("optional hook cannot be attached", "hook", hook.Name, "missing", p.Monitor.Optional[hook.Name], "error", hook.Err)
+	}
+	return nil
+}
+
+// iterate runs the iterators; one that is optional may be missing.
+func (p *Program) iterate() error {
+	for _, name := range p.Monitor.Iterators {
+		for _, hook := range p.hooks {
+			if hook.Name != name || !hook.Attached {
+				continue
+			}
+			if err := hook.iterate(); err != nil {
+				return fmt.Errorf("run %s: %w", name, err)
+			}
+		}
 	}
 	return nil
 }

@@ -253,7 +253,9 @@ func (ns *NetNS) Command(name string, args ...string) *exec.Cmd {
 func (ns *NetNS) Do(t testing.TB, f func()) {
 	t.Helper()
 	done := make(chan error, 1)
+	failed := true // f ended the goroutine, as t.Fatal does
 	go func() {
+		defer close(done)
 		// The thread is not unlocked: it ends with the goroutine, and nobody
 		// else finds itself in this namespace.
 		runtime.LockOSThread()
@@ -265,10 +267,14 @@ func (ns *NetNS) Do(t testing.TB, f func()) {
 		if err == nil {
 			f()
 		}
+		failed = false
 		done <- err
 	}()
 	if err := <-done; err != nil {
 		t.Fatalf("enter network namespace %s: %v", ns.Name, err)
+	}
+	if failed {
+		t.FailNow()
 	}
 }
 

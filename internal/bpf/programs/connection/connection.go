@@ -14,19 +14,26 @@ var Monitor = &bpf.Monitor{
 	Needs:   "Linux 5.10 or later with BTF (CONFIG_DEBUG_INFO_BTF), tracefs, and for UDP a cgroup2 mount",
 	Load:    loadConnection,
 	Optional: map[string]string{
-		connectionProgConnect4:       "udp_close",
-		connectionProgConnect6:       "udp_close",
-		connectionProgSockRelease:    "udp_close",
-		connectionProgSockSendLength: featureUDPBytes,
-		connectionProgSockRecvLength: featureUDPBytes,
+		connectionProgConnect4:            "udp_close",
+		connectionProgConnect6:            "udp_close",
+		connectionProgSockRelease:         "udp_close",
+		connectionProgSockSendLength:      featureUDPBytes,
+		connectionProgSockRecvLength:      featureUDPBytes,
+		connectionProgExistingListeners:   featureExisting,
+		connectionProgExistingConnections: featureExisting,
+		connectionProgExistingTold:        featureExisting,
 	},
 	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port"},
 	HasOwnAPI:  true,
 	Prepare:    prepare,
+	Iterators:  []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
 	NewDecoder: newDecoder,
 }
 
-const featureUDPBytes = "udp_bytes"
+const (
+	featureUDPBytes = "udp_bytes"
+	featureExisting = "existing_connections"
+)
 
 // Type declares the events: one when the outcome of a connection is known, and
 // one when it ends.
@@ -45,13 +52,14 @@ var Type = event.MustType(event.Type{
 		{Name: "source_port", Kind: event.KindInt, Description: "Port of the side that opened it.", Example: "49152"},
 		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that was connected to.", Example: "192.0.2.10"},
 		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Port of the side that was connected to.", Example: "443"},
-		{Name: "return_code", Kind: event.KindInt, Description: "0 or the negative errno of the outcome; on closed (TCP), of the end: a reset by the other side is -104, one by this side is 0. Absent on failed: the process gave up before there was an outcome.", Example: "-111"},
+		{Name: "return_code", Kind: event.KindInt, Description: "0 or the negative errno of the outcome; on closed (TCP), of the end: 0 also when this side gave up (see reset_by). Absent on failed: the process gave up before there was an outcome.", Example: "-111"},
 		{Name: "error", Kind: event.KindString, Description: "Name of that errno.", Example: "ECONNREFUSED"},
-		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From established to closed; on closed.", Example: "1532000"},
-		{Name: "bytes_sent", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket sent, retransmissions not counted again; on closed. UDP: of all datagrams of the socket.", Example: "512"},
-		{Name: "bytes_received", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket received; on closed. UDP: of all datagrams of the socket.", Example: "20480"},
+		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From established to closed; on closed. Absent if it was established before the monitor started.", Example: "1532000"},
+		{Name: "bytes_sent", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket sent, retransmissions not counted again; on closed. UDP: of all datagrams of the socket; absent if it was connected before the monitor started.", Example: "512"},
+		{Name: "bytes_received", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket received; on closed. UDP: of all datagrams of the socket; absent if it was connected before the monitor started.", Example: "20480"},
 		{Name: "retransmits", Kind: event.KindInt, Sum: true, Description: "Segments that were sent again; TCP, on closed.", Example: "0"},
 		{Name: "rtt_us", Kind: event.KindInt, Unit: "us", Description: "Smoothed round trip time at the end, if it was measured; TCP, on closed.", Example: "187"},
-		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing"}, Description: "How the owner is known: it connected, it accepted, it listened where nobody accepted, or it held the socket when the monitor started. Absent: not known.", Example: "connect"},
+		{Name: "reset_by", Kind: event.KindString, Values: []string{"local", "remote"}, Description: "Who ended it by a reset: this host (local) or the other side (remote); TCP. Absent: nobody did, or it is not known.", Example: "remote"},
+		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing"}, Description: "How the owner is known: it connected, it accepted, it listened where nobody accepted, or (existing) the connection was there when the monitor started, and it held the socket; the time is then that of the start, and the process is absent where several held it. Absent: the owner is not known.", Example: "connect"},
 	},
 })

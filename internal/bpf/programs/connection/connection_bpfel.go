@@ -34,7 +34,8 @@ type connectionConnectCall struct {
 	Protocol    uint16
 	Started     uint8
 	Failed      uint8
-	_           [4]byte
+	Mptcp       uint8
+	_           [3]byte
 }
 
 type connectionConnection struct {
@@ -53,7 +54,9 @@ type connectionConnection struct {
 	Announced   uint32
 	Direction   uint8
 	Attribution uint8
-	_           [6]byte
+	ResetBy     uint8
+	Late        uint8
+	_           [4]byte
 }
 
 type connectionConnectionEvent struct {
@@ -94,7 +97,8 @@ type connectionConnectionEvent struct {
 	Protocol    uint8
 	Attribution uint8
 	Known       uint8
-	_           [3]byte
+	ResetBy     uint8
+	_           [2]byte
 }
 
 type connectionFilterCgroup struct {
@@ -184,9 +188,11 @@ type connectionUdpConnection struct {
 		LocalPort  uint16
 		RemotePort uint16
 	}
-	Attempt uint32
-	Netns   uint32
-	_       [4]byte
+	Attempt     uint32
+	Netns       uint32
+	Attribution uint8
+	Announced   uint8
+	_           [2]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -200,12 +206,16 @@ const (
 	connectionMapCounters              = "counters"
 	connectionMapEvents                = "events"
 	connectionMapListeners             = "listeners"
+	connectionMapListeningSockets      = "listening_sockets"
 	connectionMapNames                 = "names"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
 	connectionProgConnect4             = "connect4"
 	connectionProgConnect6             = "connect6"
+	connectionProgExistingConnections  = "existing_connections"
+	connectionProgExistingListeners    = "existing_listeners"
+	connectionProgExistingTold         = "existing_told"
 	connectionProgInetSockSetState     = "inet_sock_set_state"
 	connectionProgSockRecvLength       = "sock_recv_length"
 	connectionProgSockRelease          = "sock_release"
@@ -214,6 +224,8 @@ const (
 	connectionProgSysExitAccept        = "sys_exit_accept"
 	connectionProgSysExitAccept4       = "sys_exit_accept4"
 	connectionProgSysExitConnect       = "sys_exit_connect"
+	connectionProgTcpReceiveReset      = "tcp_receive_reset"
+	connectionProgTcpSendReset         = "tcp_send_reset"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
 	connectionVarExcludes              = "excludes"
 	connectionVarFilterCgroups         = "filter_cgroups"
@@ -268,33 +280,39 @@ type connectionSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionProgramSpecs struct {
-	Connect4         *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6         *ebpf.ProgramSpec `ebpf:"connect6"`
-	InetSockSetState *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
-	SockRecvLength   *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
-	SockRelease      *ebpf.ProgramSpec `ebpf:"sock_release"`
-	SockSendLength   *ebpf.ProgramSpec `ebpf:"sock_send_length"`
-	SysEnterConnect  *ebpf.ProgramSpec `ebpf:"sys_enter_connect"`
-	SysExitAccept    *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
-	SysExitAccept4   *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
-	SysExitConnect   *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
+	Connect4            *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6            *ebpf.ProgramSpec `ebpf:"connect6"`
+	ExistingConnections *ebpf.ProgramSpec `ebpf:"existing_connections"`
+	ExistingListeners   *ebpf.ProgramSpec `ebpf:"existing_listeners"`
+	ExistingTold        *ebpf.ProgramSpec `ebpf:"existing_told"`
+	InetSockSetState    *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	SockRecvLength      *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
+	SockRelease         *ebpf.ProgramSpec `ebpf:"sock_release"`
+	SockSendLength      *ebpf.ProgramSpec `ebpf:"sock_send_length"`
+	SysEnterConnect     *ebpf.ProgramSpec `ebpf:"sys_enter_connect"`
+	SysExitAccept       *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
+	SysExitAccept4      *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
+	SysExitConnect      *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
+	TcpReceiveReset     *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
+	TcpSendReset        *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 }
 
 // connectionMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionMapSpecs struct {
-	Announcements  *ebpf.MapSpec `ebpf:"announcements"`
-	Attempts       *ebpf.MapSpec `ebpf:"attempts"`
-	ConnectCalls   *ebpf.MapSpec `ebpf:"connect_calls"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
-	Names          *ebpf.MapSpec `ebpf:"names"`
-	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
-	ToldProcesses  *ebpf.MapSpec `ebpf:"told_processes"`
-	UdpConnections *ebpf.MapSpec `ebpf:"udp_connections"`
+	Announcements    *ebpf.MapSpec `ebpf:"announcements"`
+	Attempts         *ebpf.MapSpec `ebpf:"attempts"`
+	ConnectCalls     *ebpf.MapSpec `ebpf:"connect_calls"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Events           *ebpf.MapSpec `ebpf:"events"`
+	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
+	ListeningSockets *ebpf.MapSpec `ebpf:"listening_sockets"`
+	Names            *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups      *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses    *ebpf.MapSpec `ebpf:"told_processes"`
+	UdpConnections   *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
 // connectionVariableSpecs contains global variables before they are loaded into the kernel.
@@ -333,17 +351,18 @@ func (o *connectionObjects) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionMaps struct {
-	Announcements  *ebpf.Map `ebpf:"announcements"`
-	Attempts       *ebpf.Map `ebpf:"attempts"`
-	ConnectCalls   *ebpf.Map `ebpf:"connect_calls"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Counters       *ebpf.Map `ebpf:"counters"`
-	Events         *ebpf.Map `ebpf:"events"`
-	Listeners      *ebpf.Map `ebpf:"listeners"`
-	Names          *ebpf.Map `ebpf:"names"`
-	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
-	ToldProcesses  *ebpf.Map `ebpf:"told_processes"`
-	UdpConnections *ebpf.Map `ebpf:"udp_connections"`
+	Announcements    *ebpf.Map `ebpf:"announcements"`
+	Attempts         *ebpf.Map `ebpf:"attempts"`
+	ConnectCalls     *ebpf.Map `ebpf:"connect_calls"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Events           *ebpf.Map `ebpf:"events"`
+	Listeners        *ebpf.Map `ebpf:"listeners"`
+	ListeningSockets *ebpf.Map `ebpf:"listening_sockets"`
+	Names            *ebpf.Map `ebpf:"names"`
+	ToldCgroups      *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses    *ebpf.Map `ebpf:"told_processes"`
+	UdpConnections   *ebpf.Map `ebpf:"udp_connections"`
 }
 
 func (m *connectionMaps) Close() error {
@@ -355,6 +374,7 @@ func (m *connectionMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Listeners,
+		m.ListeningSockets,
 		m.Names,
 		m.ToldCgroups,
 		m.ToldProcesses,
@@ -382,22 +402,30 @@ type connectionVariables struct {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionPrograms struct {
-	Connect4         *ebpf.Program `ebpf:"connect4"`
-	Connect6         *ebpf.Program `ebpf:"connect6"`
-	InetSockSetState *ebpf.Program `ebpf:"inet_sock_set_state"`
-	SockRecvLength   *ebpf.Program `ebpf:"sock_recv_length"`
-	SockRelease      *ebpf.Program `ebpf:"sock_release"`
-	SockSendLength   *ebpf.Program `ebpf:"sock_send_length"`
-	SysEnterConnect  *ebpf.Program `ebpf:"sys_enter_connect"`
-	SysExitAccept    *ebpf.Program `ebpf:"sys_exit_accept"`
-	SysExitAccept4   *ebpf.Program `ebpf:"sys_exit_accept4"`
-	SysExitConnect   *ebpf.Program `ebpf:"sys_exit_connect"`
+	Connect4            *ebpf.Program `ebpf:"connect4"`
+	Connect6            *ebpf.Program `ebpf:"connect6"`
+	ExistingConnections *ebpf.Program `ebpf:"existing_connections"`
+	ExistingListeners   *ebpf.Program `ebpf:"existing_listeners"`
+	ExistingTold        *ebpf.Program `ebpf:"existing_told"`
+	InetSockSetState    *ebpf.Program `ebpf:"inet_sock_set_state"`
+	SockRecvLength      *ebpf.Program `ebpf:"sock_recv_length"`
+	SockRelease         *ebpf.Program `ebpf:"sock_release"`
+	SockSendLength      *ebpf.Program `ebpf:"sock_send_length"`
+	SysEnterConnect     *ebpf.Program `ebpf:"sys_enter_connect"`
+	SysExitAccept       *ebpf.Program `ebpf:"sys_exit_accept"`
+	SysExitAccept4      *ebpf.Program `ebpf:"sys_exit_accept4"`
+	SysExitConnect      *ebpf.Program `ebpf:"sys_exit_connect"`
+	TcpReceiveReset     *ebpf.Program `ebpf:"tcp_receive_reset"`
+	TcpSendReset        *ebpf.Program `ebpf:"tcp_send_reset"`
 }
 
 func (p *connectionPrograms) Close() error {
 	return _ConnectionClose(
 		p.Connect4,
 		p.Connect6,
+		p.ExistingConnections,
+		p.ExistingListeners,
+		p.ExistingTold,
 		p.InetSockSetState,
 		p.SockRecvLength,
 		p.SockRelease,
@@ -406,6 +434,8 @@ func (p *connectionPrograms) Close() error {
 		p.SysExitAccept,
 		p.SysExitAccept4,
 		p.SysExitConnect,
+		p.TcpReceiveReset,
+		p.TcpSendReset,
 	)
 }
 

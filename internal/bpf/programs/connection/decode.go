@@ -18,7 +18,8 @@ import (
 var (
 	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
 	directions   = [...]string{1: "outbound", 2: "inbound"}
-	attributions = [...]string{1: "connect", 2: "accept", 3: "listener"}
+	attributions = [...]string{1: "connect", 2: "accept", 3: "listener", 4: "existing"}
+	resetters    = [...]string{1: "local", 2: "remote"}
 )
 
 const (
@@ -34,13 +35,13 @@ const attemptShift = 40
 
 var columns = struct {
 	id, state, direction, protocol, sourceIP, sourcePort, destinationIP, destinationPort, returnCode, err,
-	duration, sent, received, retransmits, rtt, attribution int
+	duration, sent, received, retransmits, rtt, resetBy, attribution int
 }{
 	Type.MustColumn("connection_id"), Type.MustColumn("state"), Type.MustColumn("direction"), Type.MustColumn("protocol"),
 	Type.MustColumn("source_ip"), Type.MustColumn("source_port"), Type.MustColumn("destination_ip"), Type.MustColumn("destination_port"),
 	Type.MustColumn("return_code"), Type.MustColumn("error"),
 	Type.MustColumn("duration_ns"), Type.MustColumn("bytes_sent"), Type.MustColumn("bytes_received"), Type.MustColumn("retransmits"), Type.MustColumn("rtt_us"),
-	Type.MustColumn("attribution"),
+	Type.MustColumn("reset_by"), Type.MustColumn("attribution"),
 }
 
 // prepare tells the object whether the bytes of UDP sockets are counted, and
@@ -72,8 +73,8 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	}
 	// The layout comes from the object's BTF; the reader's buffer is aligned.
 	e := (*connectionConnectionEvent)(unsafe.Pointer(unsafe.SliceData(record)))
-	if int(e.State) >= len(states) || int(e.Direction) >= len(directions) || int(e.Attribution) >= len(attributions) {
-		return fmt.Errorf("record with state %d, direction %d, attribution %d", e.State, e.Direction, e.Attribution)
+	if int(e.State) >= len(states) || int(e.Direction) >= len(directions) || int(e.Attribution) >= len(attributions) || int(e.ResetBy) >= len(resetters) {
+		return fmt.Errorf("record with state %d, direction %d, attribution %d, reset by %d", e.State, e.Direction, e.Attribution, e.ResetBy)
 	}
 	b.Append(d.host.Clock.Wall(e.TimeNs))
 	d.owner(e, b)
@@ -92,6 +93,9 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 		if e.ReturnCode < 0 {
 			b.SetString(columns.err, unix.ErrnoName(unix.Errno(-e.ReturnCode)))
 		}
+	}
+	if e.ResetBy != 0 {
+		b.SetString(columns.resetBy, resetters[e.ResetBy])
 	}
 	if e.Known&knownDuration != 0 {
 		b.SetInt(columns.duration, int64(e.DurationNs))
@@ -117,6 +121,9 @@ func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
 		return
 	}
 	b.SetString(columns.attribution, attributions[e.Attribution])
+	if e.Owner.Process.Pid == 0 {
+		return // it existed, and several processes held it
+	}
 	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Owner.Command[0])), len(e.Owner.Command))
 	if end := bytes.IndexByte(command, 0); end >= 0 {
 		command = command[:end]

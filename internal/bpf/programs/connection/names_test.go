@@ -158,9 +158,9 @@ func inMemory(t *testing.T, path string) *os.File {
 func TestNamesOfCgroups(t *testing.T) {
 	root := t.TempDir()
 	const id = "3f4e7c0a9b128d563f4e7c0a9b128d563f4e7c0a9b128d563f4e7c0a9b128d56"
-	write(t, filepath.Join(root, "etc/passwd"), "dialer:x:4711:4711::/:/bin/false\n")
-	write(t, filepath.Join(root, "var/log/pods/shop_web-1_6f1c2a90-1a2b-4c3d-8e9f-0123456789ab/nginx/0.log"), "")
-	write(t, filepath.Join(root, "run/containerd/io.containerd.runtime.v2.task/k8s.io", id, "config.json"),
+	writeFile(t, filepath.Join(root, "etc/passwd"), "dialer:x:4711:4711::/:/bin/false\n")
+	writeFile(t, filepath.Join(root, "var/log/pods/shop_web-1_6f1c2a90-1a2b-4c3d-8e9f-0123456789ab/nginx/0.log"), "")
+	writeFile(t, filepath.Join(root, "run/containerd/io.containerd.runtime.v2.task/k8s.io", id, "config.json"),
 		`{"annotations": {"io.kubernetes.cri.container-name": "nginx", "io.kubernetes.cri.image-name": "registry.example/nginx:1"}}`)
 	host := bpftest.NewHost(t)
 	host.Names = bpf.NewNames(names.NewHost(root, slog.New(slog.DiscardHandler)))
@@ -186,7 +186,7 @@ func TestNamesOfCgroups(t *testing.T) {
 	r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7004", "uid": "4711", "user": "dialer", "executable": "/usr/bin/bash"})
 }
 
-func write(t *testing.T, path, text string) {
+func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,239 @@
+/* Sockets that were there before this program. When all hooks are attached, three
+ * iterators go through the open files of all processes, and so through all
+ * network namespaces:
+ *
+ *   existing_listeners    who listens
+ *   existing_connections  puts what is not in the maps yet into them; who gets
+ *                         the connection depends on who listens
+ *   existing_told         tells of it, when all who hold a socket were seen
+ *
+ * What happens meanwhile is told by the hooks, which find these entries or make
+ * their own: an iterator never replaces one.
+ *
+ * The owner is the process that holds the socket. Where several do, it is the
+ * one that all others descend from: they got it by fork. Where there is no such
+ * process, the owner is not known. Processes are visited by ascending pid, so
+ * that after the pids of a host began again from 1, a child may be visited before
+ * its parent; then the owner is not known either.
+ */
+#pragma once
+
+#include "connection_tcp.h"
+#include "connection_udp.h"
+
+#define MAX_GENERATIONS 32
+
+static __always_inline void owner_is(struct owner *owner, struct task_struct *task)
+{
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+
+	process_is(&owner->process, task);
+	owner->uid = BPF_CORE_READ(task, cred, uid.val);
+	owner->cgroup_id = BPF_CORE_READ(cgroup, kn, id);
+	owner->cgroups = cgroups_of(cgroup);
+	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
+	tell_process(&owner->process, task);
+	tell_cgroup(BPF_CORE_READ(cgroup, kn));
+}
+
+/* True for the process itself and for all that it forked. */
+static __always_inline bool belongs_to(struct task_struct *task, u32 pid)
+{
+	u32 current;
+	int i;
+
+	for (i = 0; i < MAX_GENERATIONS; i++) {
+		current = BPF_CORE_READ(task, tgid);
+		if (current == pid)
+			return true;
+		if (current <= 1)
+			return false;
+		task = BPF_CORE_READ(task, real_parent);
+	}
+	return false;
+}
+
+/* The process holds a socket that was found with this owner before. */
+static __always_inline void is_held_too(struct owner *owner, struct task_struct *task)
+{
+	if (owner->process.pid && !belongs_to(task, owner->process.pid))
+		__builtin_memset(owner, 0, sizeof(*owner));
+}
+
+static __always_inline void listener_exists(const struct sock *sk, struct task_struct *task)
+{
+	struct listening new = { .sockets = 1 };
+	struct listener_key key;
+	struct listening *l = listening_of(sk, &key);
+	u64 socket = (u64)sk;
+	u8 *found;
+
+	if (is_new_listener(sk, 1)) {
+		owner_is(&new.owner, task);
+		if (!l || !l->sockets) {
+			bpf_map_update_elem(&listeners, &key, &new, BPF_ANY);
+			return;
+		}
+		if (l->owner.process.pid != new.owner.process.pid)
+			l->shared = 1;
+		__sync_fetch_and_add(&l->sockets, 1);
+		return;
+	}
+	/* Of a listen() that was seen the owner is known. */
+	found = bpf_map_lookup_elem(&listening_sockets, &socket);
+	if (found && *found && l && !belongs_to(task, l->owner.process.pid))
+		l->shared = 1;
+}
+
+/* Who opened a connection. Of a connect the kernel counts one more sequence number
+ * than bytes of payload, of an accept just as many (see numbers_sent). Where
+ * its counters do not say, because the host itself failed to send a segment:
+ * inbound if a process listens on the local address and port.
+ */
+static __always_inline u8 direction_of(const struct sock *sk, int state)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	u64 numbers = numbers_sent(tp, state);
+	u64 payload = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+
+	if (state == TCP_SYN_SENT || numbers == payload + 1)
+		return DIRECTION_OUTBOUND;
+	if (state == TCP_SYN_RECV || numbers == payload)
+		return DIRECTION_INBOUND;
+	return listener_of(sk) ? DIRECTION_INBOUND : DIRECTION_OUTBOUND;
+}
+
+/* Gives a socket its cookie. The two helpers came with Linux 5.11 and 5.12, as
+ * bpf_check_mtu did; on an older kernel it may have none.
+ */
+static __always_inline u64 cookie_of_file(struct file *file, const struct sock *sk)
+{
+	struct socket *socket;
+	struct sock *typed;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu)) {
+		socket = bpf_sock_from_file(file);
+		typed = socket ? socket->sk : NULL;
+		if (typed == sk)
+			return bpf_get_socket_cookie(typed);
+	}
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter); /* a subflow of MPTCP, too */
+}
+
+static __always_inline void tcp_exists(const struct sock *sk, u64 cookie, int state, struct task_struct *task)
+{
+	struct connection new = { .attribution = ATTRIBUTION_EXISTING };
+	u64 key = (u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+
+	if (c) {
+		if (c->attribution == ATTRIBUTION_EXISTING)
+			is_held_too(&c->owner, task);
+		return;
+	}
+	owner_is(&new.owner, task);
+	new.cookie = cookie ? cookie : number_without_cookie();
+	new.direction = direction_of(sk, state);
+	if (state == TCP_SYN_SENT) {
+		new.announced = 1; /* as in on_connect: its outcome will be told */
+	} else if (state != TCP_SYN_RECV) {
+		new.established_ns = bpf_ktime_get_boot_ns();
+		new.late = 1;
+	}
+	if (bpf_map_update_elem(&connections, &key, &new, BPF_NOEXIST)) {
+		if (!bpf_map_lookup_elem(&connections, &key))
+			count(COUNTER_MAP_FULL);
+		return;
+	}
+	/* It may have ended before the entry was there. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+		bpf_map_delete_elem(&connections, &key);
+}
+
+static __always_inline void tcp_exists_told(const struct sock *sk, int state)
+{
+	u64 key = (u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+
+	if (!c || c->attribution != ATTRIBUTION_EXISTING)
+		return;
+	/* inet_sock_set_state comes before the state is written, so that the check
+	 * after the insert may have been too early.
+	 */
+	if (state == TCP_CLOSE)
+		bpf_map_delete_elem(&connections, &key);
+	else if (c->established_ns && may_announce(c))
+		tcp_established(sk, c);
+}
+
+/* The iterator holds the file, so the socket is not released meanwhile. */
+static __always_inline void udp_exists(const struct sock *sk, u64 cookie, struct task_struct *task)
+{
+	struct udp_connection new = { .attribution = ATTRIBUTION_EXISTING };
+	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
+
+	if (c) {
+		if (c->attribution == ATTRIBUTION_EXISTING)
+			is_held_too(&c->owner, task);
+		return;
+	}
+	owner_is(&new.owner, task);
+	new.established_ns = bpf_ktime_get_boot_ns();
+	new.netns = netns_of(sk);
+	endpoints_of(sk, &new.ends);
+	if (bpf_map_update_elem(&udp_connections, &cookie, &new, BPF_NOEXIST) &&
+	    !bpf_map_lookup_elem(&udp_connections, &cookie))
+		count(COUNTER_MAP_FULL);
+}
+
+static __always_inline void udp_exists_told(u64 cookie)
+{
+	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
+
+	if (c && !c->announced)
+		udp_established(cookie, c);
+}
+
+enum pass {
+	PASS_LISTENERS,
+	PASS_CONNECTIONS,
+	PASS_TOLD,
+};
+
+static __always_inline int socket_exists(struct bpf_iter__task_file *ctx, enum pass pass)
+{
+	/* Copied before they are tested: what is read from the context again is
+	 * not known to be tested.
+	 */
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct sock *sk;
+	u16 protocol;
+	u64 cookie;
+	int state;
+
+	if (!task || !file)
+		return 0;
+	sk = sock_of(socket_of_file(file));
+	if (!sk || !is_ip(sk))
+		return 0;
+	protocol = BPF_CORE_READ(sk, sk_protocol);
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (protocol == IPPROTO_TCP && state == TCP_LISTEN) {
+		if (pass == PASS_LISTENERS)
+			listener_exists(sk, task);
+	} else if (protocol == IPPROTO_TCP) {
+		if (pass == PASS_CONNECTIONS && state != TCP_CLOSE)
+			tcp_exists(sk, cookie_of_file(file, sk), state, task);
+		else if (pass == PASS_TOLD)
+			tcp_exists_told(sk, state);
+	} else if (protocol == IPPROTO_UDP && state == TCP_ESTABLISHED && pass != PASS_LISTENERS) {
+		/* Its end is told by the cookie. */
+		cookie = cookie_of_file(file, sk);
+		if (cookie && pass == PASS_CONNECTIONS)
+			udp_exists(sk, cookie, task);
+		else if (cookie)
+			udp_exists_told(cookie);
+	}
+	return 0;
+}
