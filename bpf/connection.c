@@ -14,6 +14,9 @@
  * connect() itself is watched for failures that come before any change of
  * state (no route: ENETUNREACH) and for those that leave no sk_err behind.
  *
+ * connection_existing.h finds what was there before, connection_reset.h who reset
+ * a connection.
+ *
  * UDP has no states. A connect() that succeeds is "established"; "closed" is
  * the release of the socket, or the next connect() on it. Bytes are counted
  * where the kernel has the tracepoints sock_send_length and sock_recv_length.
@@ -131,36 +134,69 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-static __always_inline int on_accept(long fd)
+/* The connection behind a descriptor of the current process was accepted by it. */
+static __always_inline void on_accept(struct sock *sk, struct connection *c)
+{
+	if (c->direction != DIRECTION_INBOUND || !may_announce(c))
+		return; /* it ended before it was accepted, and was told of then */
+	owner_is_current(&c->owner);
+	c->attribution = ATTRIBUTION_ACCEPT;
+	tcp_established(sk, c);
+}
+
+static __always_inline int on_accept_call(long fd)
 {
 	struct sock *sk = fd < 0 ? NULL : sock_of(socket_of_fd(fd));
 	u64 key = (u64)sk;
 	struct connection *c = sk ? bpf_map_lookup_elem(&connections, &key) : NULL;
 
-	if (!sk)
-		return 0;
-	if (!c) {
+	if (c)
+		on_accept(sk, c);
+	else if (sk)
 		tcp_accepted_late(sk);
-		return 0;
-	}
-	if (c->direction != DIRECTION_INBOUND || !may_announce(c))
-		return 0; /* it ended before it was accepted, and was told of then */
-	owner_is_current(&c->owner);
-	c->attribution = ATTRIBUTION_ACCEPT;
-	tcp_established(sk, c);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept")
 int sys_exit_accept(struct trace_event_raw_sys_exit *ctx)
 {
-	return on_accept(ctx->ret);
+	return on_accept_call(ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int sys_exit_accept4(struct trace_event_raw_sys_exit *ctx)
 {
-	return on_accept(ctx->ret);
+	return on_accept_call(ctx->ret);
+}
+
+/* An accept by io_uring completes in a thread of its process. A request that goes
+ * on accepting (multishot) is not told with what it gave, only with the number:
+ * if that is a descriptor of a connection that waits to be accepted, it was just
+ * accepted.
+ */
+SEC("tp_btf/io_uring_complete")
+int io_uring_complete(u64 *ctx)
+{
+	u64 args[3] = {}; /* the ring, the request or NULL, the struct io_uring_cqe */
+	struct io_kiocb *req;
+	struct connection *c;
+	struct sock *sk;
+	u64 key;
+	int fd = -1;
+
+	if (!bpf_core_field_exists(struct io_kiocb, cqe) || bpf_probe_read_kernel(args, sizeof(args), ctx))
+		return 0;
+	req = (struct io_kiocb *)args[1];
+	if (!req)
+		bpf_probe_read_kernel(&fd, sizeof(fd), &((struct io_uring_cqe *)args[2])->res);
+	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_ACCEPT))
+		fd = BPF_CORE_READ(req, cqe.res);
+	sk = fd < 0 ? NULL : sock_of(socket_of_fd(fd));
+	key = (u64)sk;
+	c = sk ? bpf_map_lookup_elem(&connections, &key) : NULL;
+	if (c)
+		on_accept(sk, c);
+	return 0;
 }
 
 /* Gives the socket its cookie, which the other hooks can only read. */

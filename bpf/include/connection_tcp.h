@@ -194,6 +194,24 @@ static __always_inline void on_listen_end(const struct sock *sk)
 		__sync_fetch_and_add(&l->sockets, -1);
 }
 
+/* The first subflow of the MPTCP connection that this socket joins. The kernel
+ * opens and accepts further subflows by itself: they belong to the process of the
+ * first, not to the kernel's thread.
+ */
+static __always_inline struct connection *first_subflow_of(const struct sock *sk)
+{
+	struct mptcp_subflow_context *subflow;
+	struct mptcp_sock *msk;
+	u64 first;
+
+	if (!bpf_core_type_exists(struct mptcp_sock) || !BPF_CORE_READ((const struct tcp_sock *)sk, is_mptcp))
+		return NULL;
+	subflow = BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_data);
+	msk = (struct mptcp_sock *)BPF_CORE_READ(subflow, conn);
+	first = (u64)BPF_CORE_READ(msk, first);
+	return first == (u64)sk ? NULL : bpf_map_lookup_elem(&connections, &first);
+}
+
 static __always_inline void on_connect(struct sock *sk)
 {
 	struct connection c = {
@@ -202,11 +220,17 @@ static __always_inline void on_connect(struct sock *sk)
 		.announced = 1,
 	};
 	u64 thread = bpf_get_current_pid_tgid();
+	struct connection *first = first_subflow_of(sk);
 	struct connect_call *call;
 
 	c.cookie = cookie_of(sk);
 	c.attempt = attempt_of(c.cookie);
-	owner_is_current(&c.owner);
+	if (first) {
+		c.owner = first->owner;
+		c.attribution = first->attribution;
+	} else {
+		owner_is_current(&c.owner);
+	}
 	remember(sk, &c);
 	call = bpf_map_lookup_elem(&connect_calls, &thread);
 	if (call && (call->sk == (u64)sk || call->mptcp)) {
@@ -219,7 +243,7 @@ static __always_inline void on_established(struct sock *sk, int oldstate)
 {
 	u64 key = (u64)sk;
 	struct connection *c = bpf_map_lookup_elem(&connections, &key);
-	struct connection new = { .direction = DIRECTION_INBOUND };
+	struct connection new = { .direction = DIRECTION_INBOUND }, *first;
 
 	/* Also accepted before the handshake was complete (TCP fast open). */
 	if (c && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
@@ -233,6 +257,11 @@ static __always_inline void on_established(struct sock *sk, int oldstate)
 	if (oldstate == TCP_SYN_SENT) {
 		/* connect() came before this program, and no iterator yet. */
 		new.direction = DIRECTION_OUTBOUND;
+		new.announced = 1;
+		tcp_established(sk, &new);
+	} else if ((first = first_subflow_of(sk)) && first->attribution != ATTRIBUTION_NONE) {
+		new.owner = first->owner;
+		new.attribution = first->attribution;
 		new.announced = 1;
 		tcp_established(sk, &new);
 	}
@@ -252,7 +281,7 @@ static __always_inline void tcp_accepted_late(const struct sock *sk)
 	int state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	u64 key = (u64)sk;
 
-	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || state == TCP_CLOSE)
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN)
 		return;
 	c.cookie = number_of(sk);
 	owner_is_current(&c.owner);

@@ -19,6 +19,7 @@ var Monitor = &bpf.Monitor{
 		connectionProgSockRelease:         "udp_close",
 		connectionProgSockSendLength:      featureUDPBytes,
 		connectionProgSockRecvLength:      featureUDPBytes,
+		connectionProgIoUringComplete:     "io_uring_accept",
 		connectionProgExistingListeners:   featureExisting,
 		connectionProgExistingConnections: featureExisting,
 		connectionProgExistingTold:        featureExisting,

@@ -217,6 +217,7 @@ const (
 	connectionProgExistingListeners    = "existing_listeners"
 	connectionProgExistingTold         = "existing_told"
 	connectionProgInetSockSetState     = "inet_sock_set_state"
+	connectionProgIoUringComplete      = "io_uring_complete"
 	connectionProgSockRecvLength       = "sock_recv_length"
 	connectionProgSockRelease          = "sock_release"
 	connectionProgSockSendLength       = "sock_send_length"
@@ -286,6 +287,7 @@ type connectionProgramSpecs struct {
 	ExistingListeners   *ebpf.ProgramSpec `ebpf:"existing_listeners"`
 	ExistingTold        *ebpf.ProgramSpec `ebpf:"existing_told"`
 	InetSockSetState    *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	IoUringComplete     *ebpf.ProgramSpec `ebpf:"io_uring_complete"`
 	SockRecvLength      *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
 	SockRelease         *ebpf.ProgramSpec `ebpf:"sock_release"`
 	SockSendLength      *ebpf.ProgramSpec `ebpf:"sock_send_length"`
@@ -408,6 +410,7 @@ type connectionPrograms struct {
 	ExistingListeners   *ebpf.Program `ebpf:"existing_listeners"`
 	ExistingTold        *ebpf.Program `ebpf:"existing_told"`
 	InetSockSetState    *ebpf.Program `ebpf:"inet_sock_set_state"`
+	IoUringComplete     *ebpf.Program `ebpf:"io_uring_complete"`
 	SockRecvLength      *ebpf.Program `ebpf:"sock_recv_length"`
 	SockRelease         *ebpf.Program `ebpf:"sock_release"`
 	SockSendLength      *ebpf.Program `ebpf:"sock_send_length"`
@@ -427,6 +430,7 @@ func (p *connectionPrograms) Close() error {
 		p.ExistingListeners,
 		p.ExistingTold,
 		p.InetSockSetState,
+		p.IoUringComplete,
 		p.SockRecvLength,
 		p.SockRelease,
 		p.SockSendLength,

@@ -2,11 +2,9 @@ package connection_test
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -218,73 +216,6 @@ func TestNeverAccepted(t *testing.T) {
 	r.WaitFor(t, ns, 1, with(want, "state", "established"))
 	r.WaitFor(t, ns, 1, with(want, "state", "closed"))
 	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"direction": "outbound", "state": "closed", "error": "ECONNRESET", "return_code": "-104"}))
-}
-
-// leave, if set, makes this binary the process of TestListenerThatLeft.
-const leave = "CONNECTION_TEST_LEAVE_LISTENER"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(leave) == "" {
-		os.Exit(m.Run())
-	}
-	if err := leaveListener(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-// leaveListener listens, hands the socket to a child and ends.
-func leaveListener() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:7001")
-	if err != nil {
-		return err
-	}
-	file, err := l.(*net.TCPListener).File()
-	if err != nil {
-		return err
-	}
-	child := exec.Command("sleep", "60")
-	child.ExtraFiles = []*os.File{file}
-	if err := child.Start(); err != nil {
-		return err
-	}
-	fmt.Println(child.Process.Pid)
-	return nil
-}
-
-// Who listened and has ended owns nothing: that the child has the socket is not
-// known, so nobody is named.
-func TestListenerThatLeft(t *testing.T) {
-	r := bpftest.Start(t, connection.Monitor)
-	ns := bpftest.NewNetNS(t, "left")
-	parent := ns.Command(os.Args[0])
-	parent.Env = append(os.Environ(), leave+"=1")
-	out, err := parent.Output()
-	if err != nil {
-		t.Fatalf("listen and leave: %v", err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Do(t, func() {
-		c, err := net.Dial("tcp4", "127.0.0.1:7001")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
-		if err := syscall.Kill(child, syscall.SIGKILL); err != nil { // resets what waits to be accepted
-			t.Error(err)
-		}
-		_, _ = c.Read(make([]byte, 1))
-	})
-	for _, state := range []string{"established", "closed"} {
-		e := r.WaitFor(t, ns, 1, bpftest.Event{"direction": "inbound", "state": state})[0]
-		if e["pid"] != "" || e["attribution"] != "" {
-			t.Errorf("%s belongs to %s (%s), by %s", state, e["command"], e["pid"], e["attribution"])
-		}
-	}
 }
 
 func TestRetransmits(t *testing.T) {

@@ -29,8 +29,8 @@ func buildDial(t *testing.T, name string) string {
 	return path
 }
 
-// child is what is told of a process that this one started, but its executable.
-func child(t *testing.T) bpftest.Event {
+// byThisTest is what is told of a process that this one started, but its executable.
+func byThisTest(t *testing.T) bpftest.Event {
 	t.Helper()
 	comm, err := os.ReadFile("/proc/self/comm")
 	if err != nil {
@@ -48,7 +48,7 @@ func TestNamesOfShortLivedProcesses(t *testing.T) {
 	for range n {
 		ns.Run(t, dial, "127.0.0.1:7001")
 	}
-	want := child(t)
+	want := byThisTest(t)
 	want["executable"], want["command"], want["state"] = dial, "dial", "failed"
 	events := r.WaitFor(t, ns, n, want)
 	pids := map[string]bool{}
@@ -72,7 +72,7 @@ func TestNamesAfterExec(t *testing.T) {
 	ns.Run(t, first, "127.0.0.1:7001", second, "127.0.0.1:7002", first, "127.0.0.1:7003")
 	pid := ""
 	for port, executable := range map[string]string{"7001": first, "7002": second, "7003": first} {
-		want := child(t)
+		want := byThisTest(t)
 		want["destination_port"], want["executable"], want["command"] = port, executable, filepath.Base(executable)
 		e := r.WaitFor(t, ns, 1, want)[0]
 		if pid == "" {
