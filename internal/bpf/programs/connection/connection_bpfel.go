@@ -172,6 +172,7 @@ const (
 	connectionProgSysExitConnect       = "sys_exit_connect"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
 	connectionVarHasCookieHelper       = "has_cookie_helper"
+	connectionVarHasExchange           = "has_exchange"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 )
 
@@ -249,6 +250,7 @@ type connectionMapSpecs struct {
 type connectionVariableSpecs struct {
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
 	HasCookieHelper       *ebpf.VariableSpec `ebpf:"has_cookie_helper"`
+	HasExchange           *ebpf.VariableSpec `ebpf:"has_exchange"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 }
 
@@ -301,6 +303,7 @@ func (m *connectionMaps) Close() error {
 type connectionVariables struct {
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
 	HasCookieHelper       *ebpf.Variable `ebpf:"has_cookie_helper"`
+	HasExchange           *ebpf.Variable `ebpf:"has_exchange"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 }
 
