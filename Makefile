@@ -16,8 +16,11 @@ TEST_PACKAGES := nftables iproute2 procps podman runc
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 RACE_PACKAGES := gcc libc6-dev
 BENCH_PACKAGES := g++ libc6-dev
+KERNEL_PACKAGES := qemu-system-x86 busybox-static cpio kmod xz-utils debian-archive-keyring
 # For example: make test TESTFLAGS=-v; make test EBPF_SERVER_TEST_KILLS=50 kills the program as often in each test that does.
 TESTFLAGS ?=
+# Which kernels make test-kernels boots, for example KERNELS="5.10 7.3"; all of them if it is empty.
+KERNELS ?=
 # How many events make bench keeps in the store and in what that is compared with.
 EVENTS ?= 10000000
 
@@ -50,6 +53,10 @@ test: ## Run all tests (as root: also those that load eBPF programs)
 	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
 	@if [ "$$(id -u)" != 0 ]; then echo "not root: tests that load eBPF programs or make network namespaces are skipped (sudo make test runs them)"; fi
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
+
+test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md (KERNELS="5.10 7.3" for some)
+	@.ci/packages $(TEST_PACKAGES) $(KERNEL_PACKAGES)
+	@internal/tools/kernels/run $(KERNELS)
 
 check: lint deadcode check-generated ## All that CI checks beside the tests: format, lint, dead code, generated files
 
@@ -93,7 +100,7 @@ run-dev: build-dev ## Start that one with the debug log, on a file of its own, b
 	$(call as_root,bin/ebpf-server-dev --config configs/ebpf-server.yaml --log-level debug --db bin/dev.db)
 
 clean: ## Remove what was built
-	rm -rf bin coverage
+	rm -rf bin build coverage
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,4 +112,4 @@ define as_root
 	echo "loading eBPF programs needs root: run as root, or install sudo"; exit 1
 endef
 
-.PHONY: run build install uninstall test check lint format deadcode generate check-generated docs vmlinux bench build-dev run-dev clean help
+.PHONY: run build install uninstall test test-kernels check lint format deadcode generate check-generated docs vmlinux bench build-dev run-dev clean help

@@ -200,8 +200,11 @@ struct listen_address {
 
 const volatile struct listen_address own_api = {};
 
-/* This kernel lets a tp_btf program ask for a socket's cookie (5.12 and later). */
+/* This kernel lets a tp_btf program ask for a socket's cookie, and exchange
+ * atomically (both 5.12 and later).
+ */
 const volatile bool has_cookie_helper = true;
+const volatile bool has_exchange = true;
 
 /* Marks the numbers that stand in for a cookie. */
 #define NO_COOKIE (1ULL << 63)
@@ -225,10 +228,12 @@ static __always_inline u64 cookie_of(struct sock *sk)
 	return cookie ? cookie : number_without_cookie();
 }
 
-/* Inbound connections that were announced a moment ago, by their number. */
+/* Without has_exchange: inbound connections that were announced a moment ago, by
+ * their number.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 4096);
 	__type(key, u64);
 	__type(value, u8);
 } announcements SEC(".maps");
@@ -242,13 +247,14 @@ static __always_inline u64 number_of(const struct sock *sk)
 }
 
 /* True for one of those who want to announce a connection: the accept, the end and
- * the iterator may run on several CPUs at once. The map decides, because Linux 5.10
- * has no atomic exchange, not even in code that never runs.
+ * the iterator may run on several CPUs at once.
  */
 static __always_inline bool may_announce(struct connection *c)
 {
 	u8 value = 1;
 
+	if (has_exchange)
+		return !__sync_lock_test_and_set(&c->announced, 1);
 	if (c->announced)
 		return false;
 	c->announced = 1;

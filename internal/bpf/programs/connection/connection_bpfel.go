@@ -232,6 +232,7 @@ const (
 	connectionVarFilterCgroups         = "filter_cgroups"
 	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
 	connectionVarHasCookieHelper       = "has_cookie_helper"
+	connectionVarHasExchange           = "has_exchange"
 	connectionVarIncludes              = "includes"
 	connectionVarOwnApi                = "own_api"
 	connectionVarRules                 = "rules"
@@ -326,6 +327,7 @@ type connectionVariableSpecs struct {
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
 	HasCookieHelper       *ebpf.VariableSpec `ebpf:"has_cookie_helper"`
+	HasExchange           *ebpf.VariableSpec `ebpf:"has_exchange"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
@@ -393,6 +395,7 @@ type connectionVariables struct {
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
 	HasCookieHelper       *ebpf.Variable `ebpf:"has_cookie_helper"`
+	HasExchange           *ebpf.Variable `ebpf:"has_exchange"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`

@@ -45,7 +45,7 @@ var columns = struct {
 }
 
 // prepare tells the object whether the bytes of UDP sockets are counted, and
-// whether it may ask for cookies.
+// what it may use of eBPF.
 func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
 	_, sends := spec.Programs[connectionProgSockSendLength]
 	_, receives := spec.Programs[connectionProgSockRecvLength]
@@ -59,7 +59,38 @@ func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
 	if err != nil {
 		return err
 	}
-	return spec.Variables[connectionVarHasCookieHelper].Set(hasCookie)
+	exchange := asm.Xchg.Mem(asm.R10, asm.R0, asm.DWord, -8)
+	exchange.Constant = int64(asm.Xchg >> 8) // cilium/ebpf 0.22 leaves it out, which makes an addition
+	hasExchange, err := bpf.Accepts(asm.Instructions{
+		asm.Mov.Imm(asm.R0, 1),
+		asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
+		exchange,
+	})
+	if err != nil {
+		return err
+	}
+	if !hasExchange {
+		removeExchange(spec)
+	}
+	if err := spec.Variables[connectionVarHasCookieHelper].Set(hasCookie); err != nil {
+		return err
+	}
+	return spec.Variables[connectionVarHasExchange].Set(hasExchange)
+}
+
+// removeExchange puts an instruction that does nothing in the place of every
+// atomic exchange. None of them would run, but the verifier of Linux 5.10
+// refuses an object that has one.
+func removeExchange(spec *ebpf.CollectionSpec) {
+	for _, program := range spec.Programs {
+		for i, instruction := range program.Instructions {
+			if instruction.OpCode == asm.Xchg.OpCode(asm.Word) {
+				nothing := asm.Mov.Reg(instruction.Src, instruction.Src)
+				nothing.Metadata = instruction.Metadata
+				program.Instructions[i] = nothing
+			}
+		}
+	}
 }
 
 type decoder struct{ host *bpf.Host }
