@@ -147,6 +147,8 @@ func (p *Program) read() {
 			if batch.Len() < batchRows {
 				continue
 			}
+		} else {
+			p.collect(errors.Is(err, ringbuf.ErrFlushed), batch)
 		}
 		batch = p.hand(batch)
 		// Also while there is no end of events: losses belong to the time in
@@ -182,6 +184,16 @@ func (p *Program) decode(record []byte, to *event.Batch) {
 	}
 }
 
+func (p *Program) collect(all bool, to *event.Batch) {
+	collector, ok := p.decoder.(Collector)
+	if !ok {
+		return
+	}
+	if err := collector.Collect(p.collection, all, to); err != nil {
+		p.log.Error("collect events", "error", err)
+	}
+}
+
 // hand gives the batch to the sink, which owns it then, and returns a new one.
 func (p *Program) hand(batch *event.Batch) *event.Batch {
 	n := batch.Len()
@@ -212,8 +224,8 @@ func (p *Program) count() {
 	p.mu.Unlock()
 }
 
-// Drain returns when all events that were in the ring buffer before the call
-// are with the sink, or when the context ends.
+// Drain returns when all events that were in the ring buffer, or in maps (see
+// Collector), before the call are with the sink, or when the context ends.
 func (p *Program) Drain(ctx context.Context) error {
 	drained := make(chan struct{})
 	p.mu.Lock()

@@ -13,15 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type packetDropFunction struct {
-	_     structs.HostLayout
-	Begin uint64
-	End   uint64
-}
-
-type packetDropPacketDropEvent struct {
+type packetDropDrop struct {
 	_        structs.HostLayout
-	TimeNs   uint64
 	Location uint64
 	CgroupId uint64
 	Source   struct {
@@ -33,15 +26,39 @@ type packetDropPacketDropEvent struct {
 		Ip [16]uint8
 	}
 	Reason          uint32
-	Length          uint32
 	Netns           uint32
 	Uid             uint32
-	SourcePort      uint16
-	DestinationPort uint16
 	EtherType       uint16
+	DestinationPort uint16
 	IpProtocol      uint8
 	Known           uint8
+	Attribution     uint8
+	None            [5]uint8
 	Interface       [16]int8
+}
+
+type packetDropFunction struct {
+	_     structs.HostLayout
+	Begin uint64
+	End   uint64
+}
+
+type packetDropPacketDropEvent struct {
+	_     structs.HostLayout
+	Tally packetDropTally
+	Drop  packetDropDrop
+}
+
+type packetDropTally struct {
+	_           structs.HostLayout
+	FirstNs     uint64
+	LastNs      uint64
+	Count       uint64
+	Length      uint64
+	Alone       uint32
+	SourcePort  uint16
+	PortsDiffer uint8
+	None        uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -50,8 +67,16 @@ type packetDropPacketDropEvent struct {
 const (
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapWindow                = "window"
+	packetDropMapWindowA               = "window_a"
+	packetDropMapWindowB               = "window_b"
 	packetDropProgKfreeSkb             = "kfree_skb"
+	packetDropVarCounted               = "counted"
+	packetDropVarHasRxSk               = "has_rx_sk"
+	packetDropVarKinds                 = "kinds"
 	packetDropVarNotSpecified          = "not_specified"
+	packetDropVarOldData               = "old_data"
+	packetDropVarOldSequence           = "old_sequence"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
@@ -108,13 +133,21 @@ type packetDropProgramSpecs struct {
 type packetDropMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Window   *ebpf.MapSpec `ebpf:"window"`
+	WindowA  *ebpf.MapSpec `ebpf:"window_a"`
+	WindowB  *ebpf.MapSpec `ebpf:"window_b"`
 }
 
 // packetDropVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropVariableSpecs struct {
+	Counted               *ebpf.VariableSpec `ebpf:"counted"`
+	HasRxSk               *ebpf.VariableSpec `ebpf:"has_rx_sk"`
+	Kinds                 *ebpf.VariableSpec `ebpf:"kinds"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
+	OldData               *ebpf.VariableSpec `ebpf:"old_data"`
+	OldSequence           *ebpf.VariableSpec `ebpf:"old_sequence"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
@@ -142,12 +175,18 @@ func (o *packetDropObjects) Close() error {
 type packetDropMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Window   *ebpf.Map `ebpf:"window"`
+	WindowA  *ebpf.Map `ebpf:"window_a"`
+	WindowB  *ebpf.Map `ebpf:"window_b"`
 }
 
 func (m *packetDropMaps) Close() error {
 	return _PacketDropClose(
 		m.Counters,
 		m.Events,
+		m.Window,
+		m.WindowA,
+		m.WindowB,
 	)
 }
 
@@ -155,7 +194,12 @@ func (m *packetDropMaps) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropVariables struct {
+	Counted               *ebpf.Variable `ebpf:"counted"`
+	HasRxSk               *ebpf.Variable `ebpf:"has_rx_sk"`
+	Kinds                 *ebpf.Variable `ebpf:"kinds"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
+	OldData               *ebpf.Variable `ebpf:"old_data"`
+	OldSequence           *ebpf.Variable `ebpf:"old_sequence"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
