@@ -12,7 +12,8 @@
  *   the spent ACK   a TCP segment without data or SYN that
  *                   tcp_rcv_state_process, tcp_v4_rcv or tcp_v6_rcv frees with
  *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
- *                   acted upon, to a socket that is closing or in TIME_WAIT
+ *                   acted upon, to a socket that is closing or in TIME_WAIT;
+ *                   not one to a listener, which has no room for the connection
  *   the duplicate   a TCP segment without SYN or RST freed with reason
  *                   TCP_OLD_DATA or TCP_OLD_SEQUENCE: the receiver has had all of
  *                   it before. It is a keepalive probe, or was sent again too
@@ -58,7 +59,7 @@ static __always_inline bool is_duplicate(const struct sk_buff *skb, u32 reason)
 	return !(BPF_CORE_READ(cb, tcp_flags) & (TCPHDR_SYN | TCPHDR_RST));
 }
 
-static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location, u32 reason)
+static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location, u32 reason, const struct sock *receiver)
 {
 	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
 	bool received = false;
@@ -69,7 +70,7 @@ static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location
 		return false;
 	for (i = 0; i < 3; i++)
 		received |= location >= receivers[i].begin && location < receivers[i].end;
-	if (!received)
+	if (!received || (receiver && BPF_CORE_READ(receiver, __sk_common.skc_state) == TCP_LISTEN))
 		return false;
 	numbers = BPF_CORE_READ(cb, end_seq) - BPF_CORE_READ(cb, seq);
 	return numbers == 0 || (numbers == 1 && BPF_CORE_READ(cb, tcp_flags) & TCPHDR_FIN);
@@ -78,17 +79,17 @@ static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
 {
-	const struct sock *owner;
+	const struct sock *owner, *receiver = receiver_of(ctx);
 	struct packet p = {};
 
-	if (is_spent_fin(skb, reason) || is_spent_ack(skb, (u64)location, reason) || is_duplicate(skb, reason)) {
+	if (is_spent_fin(skb, reason) || is_spent_ack(skb, (u64)location, reason, receiver) || is_duplicate(skb, reason)) {
 		count(COUNTER_FILTERED);
 		return 0;
 	}
 	p.drop.location = (u64)location;
 	p.drop.reason = reason;
 	read_packet(&p, skb);
-	owner = owner_of(&p.drop, skb, &ctx[3]);
+	owner = owner_of(&p.drop, skb, receiver);
 	if (owner)
 		read_socket(&p.drop, owner);
 	read_device(&p.drop, skb, owner);

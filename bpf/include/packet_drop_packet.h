@@ -268,23 +268,30 @@ static __always_inline void read_device(struct drop *d, const struct sk_buff *sk
 		bpf_probe_read_kernel_str(d->interface, sizeof(d->interface), dev->name);
 }
 
-/* The socket that the packet belongs to, or NULL. rx_sk is an argument of newer
- * kernels only, and NULL most of the time, which the verifier of some kernels
- * does not know (CVE-2025-21852): so it is copied from the context like foreign
- * memory, and what it points to is only ever probed.
+/* The socket that was to receive the packet, or NULL. rx_sk is the fourth argument
+ * of newer kernels only, and NULL most of the time, which the verifier of some
+ * kernels does not know (CVE-2025-21852): so it is copied from the context like
+ * foreign memory, and what it points to is only ever probed.
  */
-static __always_inline const struct sock *owner_of(struct drop *d, const struct sk_buff *skb, const u64 *rx_sk)
+static __always_inline const struct sock *receiver_of(const u64 *ctx)
+{
+	const struct sock *sk = NULL;
+
+	if (has_rx_sk)
+		bpf_probe_read_kernel(&sk, sizeof(sk), &ctx[3]);
+	return sk && is_full_socket(sk) ? sk : NULL;
+}
+
+/* The socket that the packet belongs to, or NULL. */
+static __always_inline const struct sock *owner_of(struct drop *d, const struct sk_buff *skb, const struct sock *receiver)
 {
 	const struct sock *sk = BPF_CORE_READ(skb, sk);
 
 	d->attribution = ATTRIBUTION_SOCKET;
 	if (sk && is_full_socket(sk))
 		return sk;
-	d->attribution = ATTRIBUTION_RECEIVING;
-	if (has_rx_sk && !bpf_probe_read_kernel(&sk, sizeof(sk), rx_sk) && sk && is_full_socket(sk))
-		return sk;
-	d->attribution = ATTRIBUTION_NONE;
-	return NULL;
+	d->attribution = receiver ? ATTRIBUTION_RECEIVING : ATTRIBUTION_NONE;
+	return receiver;
 }
 
 static __always_inline void read_socket(struct drop *d, const struct sock *sk)
