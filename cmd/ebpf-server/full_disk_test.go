@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -172,18 +173,40 @@ func (f *failingDisk) overflows() {
 	f.t.Helper()
 	const limit = 1 << 20 // of docs/format.md
 	// Dropped early, so that the kernel has little to do for each.
-	f.ns.Run(f.t, "nft", "add table ip t; add chain ip t in { type filter hook prerouting priority -300; }; add rule ip t in udp dport 7001 drop")
+	f.ns.Run(f.t, "nft", "add table ip t; add chain ip t in { type filter hook prerouting priority -300; }; add rule ip t in meta l4proto udp drop")
 	for f.writeFailed() == 0 {
 		if f.datagrams > 2*limit {
 			f.t.Fatalf("nothing is lost after %d datagrams: %+v", f.datagrams, f.health())
 		}
-		f.ns.Do(f.t, func() { dropDatagrams(f.t, 50_000) })
-		f.datagrams += 50_000
+		f.ns.Do(f.t, func() { f.datagrams += dropDatagrams(f.t) })
+		f.summary("packet_drops", in(f.ns)) // so that the next ones are told one by one as well
 	}
 	if h := f.health(); h.Store.Pending > limit || h.Store.Pending < limit/2 || h.Lost["packet_drop"] == 0 {
 		f.t.Errorf("health at the limit: %+v", h)
 	}
 	f.told(f.server)
+}
+
+// dropDatagrams sends as many datagrams to nobody as become events of their own:
+// ALONE and one more of each kind, see bpf/include/packet_drop_flood.h.
+func dropDatagrams(t *testing.T) (sent int64) {
+	const alone, kinds = 16, 3000
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	defer c.Close()
+	for range alone + 1 {
+		for kind := range kinds {
+			if _, err := c.WriteTo([]byte("dropped"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001 + kind}); err != nil {
+				t.Error(err)
+				return sent
+			}
+			sent++
+		}
+	}
+	return sent
 }
 
 // told wants each datagram to be recorded or told as lost.

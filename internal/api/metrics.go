@@ -15,7 +15,7 @@ var (
 	metricInfo     = description("info", "Always 1.", "version")
 	metricRunning  = description("program_running", "1 while the program records, else 0.", "program")
 	metricSeen     = description("seen_total", "What there was to record since the start: the sum of events, filtered, and lost before the store (but for program_skipped, an upper bound).", "program")
-	metricEvents   = description("events_total", "Events handed to the store since the start.", "program")
+	metricEvents   = description("events_total", "Events handed to the store since the start; one that stands for several counts as so many.", "program")
 	metricLost     = description("lost_total", "Events lost since the start, by place.", "program", "place")
 	metricFiltered = description("filtered_total", "What was seen but is no event, by reason.", "program", "reason")
 	metricFile     = description("store_file_bytes", "Size of the db file.")

@@ -26,7 +26,7 @@ type Program struct {
 	Hooks      []Hook           `json:"hooks"`
 	Features   map[string]bool  `json:"features"` // What was looked for in the running kernel, and whether it was found.
 	Seen       int64            `json:"seen"`     // What there was to record since the start: the sum of events, filtered, and lost in the kernel (but for program_skipped) or in decoding.
-	Events     int64            `json:"events"`   // Events recorded since the start.
+	Events     int64            `json:"events"`   // Events recorded since the start; one that stands for several counts as so many.
 	Lost       map[string]int64 `json:"lost"`     // Events lost since the start, by the place where.
 	Filtered   map[string]int64 `json:"filtered"` // What was seen but is no event: "rule" (of the monitor: nothing was lost) or "excluded" (by the configuration).
 	Unnamed    int64            `json:"unnamed"`  // Times that names (executable, parent, unit, container) were not told, because there were too many new ones at once.

@@ -13,7 +13,7 @@ const (
 	counterMapFull
 	counterFiltered
 	counterExcluded
-	counterSubmitted
+	counterRecorded
 	counterNamesFull // events that are recorded, but without names
 	counterSkipped   // kept by the kernel, see LostSkipped
 	countersLen

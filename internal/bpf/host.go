@@ -76,6 +76,25 @@ func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
 	return names, nil
 }
 
+// TracepointArguments returns how many arguments a tracepoint of the running
+// kernel has, by its BTF.
+func (h *Host) TracepointArguments(name string) (int, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0, fmt.Errorf("read the kernel's BTF: %w", err)
+	}
+	var found *btf.Typedef
+	if err := kernel.TypeByName("btf_trace_"+name, &found); err != nil {
+		return 0, fmt.Errorf("find tracepoint %s in the kernel's BTF: %w", name, err)
+	}
+	if pointer, ok := found.Type.(*btf.Pointer); ok {
+		if function, ok := pointer.Target.(*btf.FuncProto); ok {
+			return len(function.Params) - 1, nil // the first is not of the tracepoint but of who listens
+		}
+	}
+	return 0, fmt.Errorf("tracepoint %s in the kernel's BTF is a %v", name, found.Type)
+}
+
 // mountPoint returns where a file system of this type is mounted, or "".
 func mountPoint(fsType string) string {
 	mounts, err := os.Open("/proc/self/mountinfo")

@@ -61,6 +61,16 @@ type Decoder interface {
 	Decode(record []byte, to *event.Batch) error
 }
 
+// Collector is a Decoder of a monitor that adds up events in maps of its eBPF
+// object, beside those that it sends through the ring buffer.
+type Collector interface {
+	Decoder
+	// Collect appends what is due, and with all what has happened until the call.
+	// It is called several times a second, by the goroutine that calls Decode.
+	// After an error it is called again; what was appended stays.
+	Collect(from *ebpf.Collection, all bool, to *event.Batch) error
+}
+
 // Sink takes what the monitors record.
 type Sink interface {
 	// Append takes over the batch; it must not block for long.

@@ -43,7 +43,7 @@ type Program struct {
 	sink       Sink
 	log        *slog.Logger
 
-	events       atomic.Int64 // handed to the sink
+	events       atomic.Int64 // handed to the sink, by their weight
 	decodeFailed atomic.Int64
 	reported     counters  // what the sink was told; only the reading goroutine and, after it, Stop
 	counted      time.Time // when that was read
@@ -199,6 +199,8 @@ func (p *Program) read() {
 			if batch.Len() < batchRows {
 				continue
 			}
+		} else {
+			p.collect(errors.Is(err, ringbuf.ErrFlushed), batch)
 		}
 		batch = p.hand(batch)
 		// Also while there is no end of events: losses belong to the time in
@@ -235,14 +237,25 @@ func (p *Program) decode(record []byte, to *event.Batch) {
 	}
 }
 
+func (p *Program) collect(all bool, to *event.Batch) {
+	collector, ok := p.decoder.(Collector)
+	if !ok {
+		return
+	}
+	if err := collector.Collect(p.collection, all, to); err != nil {
+		p.log.Error("collect events", "error", err)
+	}
+}
+
 // hand gives the batch to the sink, which owns it then, and returns a new one.
 func (p *Program) hand(batch *event.Batch) *event.Batch {
 	n := batch.Len()
 	if n == 0 {
 		return batch
 	}
+	stand := batch.Weight()
 	p.sink.Append(batch)
-	p.events.Add(int64(n))
+	p.events.Add(stand)
 	return event.NewBatch(p.Monitor.Type, min(n+n/4+16, batchRows))
 }
 
@@ -265,8 +278,8 @@ func (p *Program) count() {
 	p.mu.Unlock()
 }
 
-// Drain returns when all events that were in the ring buffer before the call
-// are with the sink, or when the context ends.
+// Drain returns when all events that were in the ring buffer, or in maps (see
+// Collector), before the call are with the sink, or when the context ends.
 func (p *Program) Drain(ctx context.Context) error {
 	drained := make(chan struct{})
 	p.mu.Lock()

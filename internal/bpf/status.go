@@ -16,7 +16,7 @@ type Status struct {
 	Hooks    []Hook
 	Features map[string]bool // what optional hooks give and what Monitor.Features found, by name
 	Seen     int64           // what there was to record: events, and what was lost and filtered
-	Events   int64           // handed to the sink
+	Events   int64           // handed to the sink, by their weight: what they stand for
 	Lost     map[string]int64
 	Filtered map[string]int64 // left out in the kernel, by the kind of rule
 	Unnamed  int64            // recorded without names: there were too many new ones at once
@@ -40,7 +40,7 @@ func (p *Program) Status() Status {
 			FilteredRule:     int64(now[counterFiltered]),
 			FilteredExcluded: int64(now[counterExcluded]),
 		},
-		Seen: int64(now[counterSubmitted] + now[counterRingBufferFull] + now[counterMapFull] +
+		Seen: int64(now[counterRecorded] + now[counterRingBufferFull] + now[counterMapFull] +
 			now[counterFiltered] + now[counterExcluded]),
 		Unnamed: int64(now[counterNamesFull]),
 	}

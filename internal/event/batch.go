@@ -53,6 +53,17 @@ func NewBatch(t *Type, capacity int) *Batch {
 // Len returns the number of events.
 func (b *Batch) Len() int { return len(b.Columns[Time].Ints) }
 
+// Weight returns how many its events stand for, see Type.Weight.
+func (b *Batch) Weight() int64 {
+	sum := int64(b.Len())
+	if i, ok := b.Type.Column(b.Type.Weight); ok {
+		for _, n := range b.Columns[i].Ints {
+			sum += max(1, n) - 1
+		}
+	}
+	return sum
+}
+
 // Reset removes all rows and keeps the memory.
 func (b *Batch) Reset() {
 	for i := range b.Columns {

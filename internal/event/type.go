@@ -66,6 +66,7 @@ type Type struct {
 	Summary    string   // one sentence, for people
 	Breakdown  string   // the column whose values every summary counts ("state")
 	Top        []string // columns whose most frequent values a summary without group_by lists
+	Weight     string   // the column that says how many an event stands for, which summaries count; empty, or absent in an event: one
 	Columns    []Column // common columns first (see Common), then the type's own
 
 	index map[string]int
@@ -145,7 +146,15 @@ func NewType(t Type) (*Type, error) {
 			return nil, fmt.Errorf("declare event type %s: %q cannot be counted by: no such column, or not text", t.Name, name)
 		}
 	}
+	if t.Weight != "" && !t.hasWeight() {
+		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
+	}
 	return &t, nil
+}
+
+func (t *Type) hasWeight() bool {
+	i, ok := t.index[t.Weight]
+	return ok && i >= commonColumns && t.Columns[i].Kind == KindInt && !t.Columns[i].Sum
 }
 
 // MustType is NewType for declarations in package variables.

@@ -22,6 +22,10 @@ func TestNewTypeRejects(t *testing.T) {
 		"no description":       {Name: "test", Collection: "tests", Breakdown: "state", Columns: column(event.Column{Name: "a", Kind: event.KindInt})},
 		"breakdown by numbers": {Name: "test", Collection: "tests", Breakdown: "a", Columns: column(event.Column{Name: "a", Kind: event.KindInt, Description: "."})},
 		"an unknown top":       {Name: "test", Collection: "tests", Breakdown: "state", Top: []string{"b"}, Columns: column(event.Column{Name: "a", Kind: event.KindInt, Description: "."})},
+		"an unknown weight":    {Name: "test", Collection: "tests", Breakdown: "state", Weight: "b", Columns: column(event.Column{Name: "a", Kind: event.KindInt, Description: "."})},
+		"a common weight":      {Name: "test", Collection: "tests", Breakdown: "state", Weight: "pid", Columns: column(event.Column{Name: "a", Kind: event.KindInt, Description: "."})},
+		"a weight in text":     {Name: "test", Collection: "tests", Breakdown: "state", Weight: "state", Columns: column(event.Column{Name: "a", Kind: event.KindInt, Description: "."})},
+		"a sum of weights":     {Name: "test", Collection: "tests", Breakdown: "state", Weight: "a", Columns: column(event.Column{Name: "a", Kind: event.KindInt, Sum: true, Description: "."})},
 	}
 	for name, declaration := range tests {
 		if _, err := event.NewType(declaration); err == nil {

@@ -24,6 +24,7 @@ type Aggregator struct {
 	columns   []*valueColumn // every column whose values are told apart
 	breakdown *valueColumn   // the one of them that cells count by
 	sums      []int          // columns that are added up
+	weight    int            // the column that says how many an event stands for; -1: there is none
 	total     *groupList     // of one group, without a key
 	lists     []*groupList   // one for GroupBy, or one for each of Lists
 	series    *groupList     // of one group for each bucket, without keys; or nil
@@ -32,6 +33,7 @@ type Aggregator struct {
 	at      []uint32 // scratch: the group of each row
 	summed  []int32  // scratch: positions in the selection of the rows that have something to add up
 	addends []int64  // scratch: of each of these, a number for each of sums
+	weights []int64  // scratch: how many each row stands for, if there is such a column
 }
 
 // groupList tells events apart by the values of its columns. With one column
@@ -57,7 +59,10 @@ func NewAggregator(q Summary) (*Aggregator, error) {
 
 // newAggregator is for summaries that are valid.
 func newAggregator(q Summary) *Aggregator {
-	a := &Aggregator{query: q}
+	a := &Aggregator{query: q, weight: -1}
+	if at, ok := q.Type.Column(q.Type.Weight); ok {
+		a.weight = at
+	}
 	a.breakdown = a.column(q.Type.Breakdown)
 	for i, c := range q.Type.Columns {
 		if c.Sum && (q.Sums == nil || slices.Contains(q.Sums, c.Name)) {
@@ -124,6 +129,9 @@ func (a *Aggregator) Columns() []int {
 	for _, c := range a.columns {
 		columns = append(columns, c.at)
 	}
+	if a.weight >= 0 {
+		columns = append(columns, a.weight)
+	}
 	return append(columns, a.sums...)
 }
 
@@ -135,6 +143,7 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 		c.encode(b, sel)
 	}
 	a.gatherAddends(b, sel)
+	a.gatherWeights(b, sel)
 	a.at = slices.Grow(a.at[:0], len(sel))[:len(sel)]
 	for _, l := range append([]*groupList{a.total}, a.lists...) {
 		a.tally(l, l.place(a.at))
@@ -237,15 +246,35 @@ func (a *Aggregator) gatherAddends(b *event.Batch, sel []int32) {
 	a.summed, a.addends = a.summed[:n], a.addends[:n*len(columns)]
 }
 
+// gatherWeights is for types with a weight. An event without it is one, as those
+// are that were recorded before there was such a column.
+func (a *Aggregator) gatherWeights(b *event.Batch, sel []int32) {
+	if a.weight < 0 {
+		return
+	}
+	a.weights = a.weights[:0]
+	ints := b.Columns[a.weight].Ints
+	for _, row := range sel {
+		a.weights = append(a.weights, max(1, ints[row]))
+	}
+}
+
 // tally adds the selected rows to the groups that they belong to.
 func (a *Aggregator) tally(l *groupList, at []uint32) {
 	c := &l.cells
 	c.widen(len(a.breakdown.values))
 	width := uint32(c.width)
 	codes := a.breakdown.codes[:len(at)]
-	for i, g := range at {
-		c.count[g]++
-		c.counts[g*width+codes[i]]++
+	if a.weight < 0 {
+		for i, g := range at {
+			c.count[g]++
+			c.counts[g*width+codes[i]]++
+		}
+	} else {
+		for i, g := range at {
+			c.count[g] += a.weights[i]
+			c.counts[g*width+codes[i]] += a.weights[i]
+		}
 	}
 	n := len(a.sums)
 	for k, i := range a.summed {

@@ -26,8 +26,10 @@ type SummaryResult struct {
 
 // Figures are the numbers of a set of events.
 type Figures struct {
+	// Count is the number of events, or of what they stand for: of packets, where
+	// one event tells of several (packet_drop).
 	Count int64 `json:"count"`
-	// Counts are the events by value of the type's Breakdown column: every
+	// Counts are these by value of the type's Breakdown column: every
 	// value of a closed set, or those that occur. Events without one are left out.
 	Counts map[string]int64 `json:"counts"`
 	// Sums adds up the known values of the columns that ask for it.

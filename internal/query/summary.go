@@ -12,19 +12,8 @@ import (
 
 // Validate reports what is wrong with a summary, as a *ParamError.
 func (q Summary) Validate() error {
-	if len(q.GroupBy) > maxGroupBy {
-		return &ParamError{Name: "group_by", Reason: fmt.Sprintf("names more than %d columns", maxGroupBy)}
-	}
-	for i, name := range q.GroupBy {
-		at, ok := q.Type.Column(name)
-		switch {
-		case !ok:
-			return &ParamError{Name: "group_by", Value: name, Reason: "is not a column of " + q.Type.Name}
-		case at == event.Time:
-			return &ParamError{Name: "group_by", Value: name, Reason: "makes no groups; use interval"}
-		case slices.Contains(q.GroupBy[:i], name):
-			return &ParamError{Name: "group_by", Value: name, Reason: "is named twice"}
-		}
+	if err := q.validateGroups(); err != nil {
+		return err
 	}
 	for param, names := range map[string][]string{"distinct": q.Distinct, "lists": q.Lists} {
 		for _, name := range names {
@@ -50,6 +39,26 @@ func (q Summary) Validate() error {
 	if q.Interval > 0 && !q.Window.Since.IsZero() && !q.Window.Until.IsZero() {
 		if _, n := q.buckets(); n > maxBuckets {
 			return &ParamError{Name: "interval", Value: q.Interval.String(), Reason: fmt.Sprintf("makes %d buckets of the window (at most %d)", n, maxBuckets)}
+		}
+	}
+	return nil
+}
+
+func (q Summary) validateGroups() error {
+	if len(q.GroupBy) > maxGroupBy {
+		return &ParamError{Name: "group_by", Reason: fmt.Sprintf("names more than %d columns", maxGroupBy)}
+	}
+	for i, name := range q.GroupBy {
+		at, ok := q.Type.Column(name)
+		switch {
+		case !ok:
+			return &ParamError{Name: "group_by", Value: name, Reason: "is not a column of " + q.Type.Name}
+		case at == event.Time:
+			return &ParamError{Name: "group_by", Value: name, Reason: "makes no groups; use interval"}
+		case name == q.Type.Weight:
+			return &ParamError{Name: "group_by", Value: name, Reason: "is what is counted, and makes no groups"}
+		case slices.Contains(q.GroupBy[:i], name):
+			return &ParamError{Name: "group_by", Value: name, Reason: "is named twice"}
 		}
 	}
 	return nil

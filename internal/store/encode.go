@@ -169,7 +169,7 @@ func (s *Store) encodeBatch(chunks []encodedChunk, b *event.Batch, hour int64) [
 	}
 	if len(times) == 1 {
 		s.log.Error("cannot store an event of more than 32 MiB", "type", b.Type.Name)
-		s.Lost(b.Type.Name, placeWriteFailed, time.Time{}, 1)
+		s.Lost(b.Type.Name, placeWriteFailed, time.Time{}, b.Weight())
 		return chunks
 	}
 	half := len(times) / 2

@@ -160,7 +160,7 @@ func (s *Store) Append(b *event.Batch) {
 		pending += s.flushing.rows
 	}
 	if s.closed || s.options.ReadOnly || s.types[b.Type.Name] != b.Type || pending+n > maxPendingRows {
-		s.lose(lossKey{b.Type.Name, placeWriteFailed}, n)
+		s.lose(lossKey{b.Type.Name, placeWriteFailed}, b.Weight())
 		return
 	}
 	s.pending.batches = append(s.pending.batches, batches...)

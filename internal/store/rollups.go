@@ -39,6 +39,9 @@ func formOf(t *event.Type) uint32 {
 		at, _ := t.Column(name)
 		words = append(words, name, t.Columns[at].Kind.String())
 	}
+	if t.Weight != "" {
+		words = append(words, "weight", t.Weight)
+	}
 	for _, c := range t.Columns {
 		if c.Sum {
 			words = append(words, "sum", c.Name)

@@ -21,6 +21,7 @@ type schema struct {
 	Summary    string         `json:"summary"`
 	Breakdown  string         `json:"breakdown"`
 	Top        []string       `json:"top,omitempty"`
+	Weight     string         `json:"weight,omitempty"`
 	Columns    []schemaColumn `json:"columns"` // all of them, the common ones too
 }
 
@@ -36,7 +37,7 @@ type schemaColumn struct {
 }
 
 func schemaOf(t *event.Type) *schema {
-	s := &schema{Name: t.Name, Collection: t.Collection, Summary: t.Summary, Breakdown: t.Breakdown, Top: t.Top}
+	s := &schema{Name: t.Name, Collection: t.Collection, Summary: t.Summary, Breakdown: t.Breakdown, Top: t.Top, Weight: t.Weight}
 	for _, c := range t.Columns {
 		s.Columns = append(s.Columns, schemaColumn{
 			Name: c.Name, Kind: c.Kind.String(), Unit: c.Unit, Description: c.Description,
@@ -59,7 +60,7 @@ func kindOf(name string) event.Kind {
 
 // declare makes a type of a schema, for one that the program does not declare.
 func (s *schema) declare() (*event.Type, error) {
-	t := event.Type{Name: s.Name, Collection: s.Collection, Summary: s.Summary, Breakdown: s.Breakdown, Top: s.Top}
+	t := event.Type{Name: s.Name, Collection: s.Collection, Summary: s.Summary, Breakdown: s.Breakdown, Top: s.Top, Weight: s.Weight}
 	common := event.Common()
 	for _, c := range s.Columns {
 		isCommon := slices.ContainsFunc(common, func(k event.Column) bool { return k.Name == c.Name })

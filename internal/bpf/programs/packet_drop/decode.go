@@ -14,12 +14,16 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// Bits of enum known in bpf/packet_drop.c.
+// Bits of enum known in bpf/include/packet_drop_packet.h.
 const (
-	knownIP = 1 << iota
+	knownProtocol = 1 << iota
+	knownSource
+	knownDestination
 	knownPorts
-	knownSocket
 )
+
+// Names of enum attribution there, by its values; the first has none.
+var attributions = []string{"", "socket", "receiving_socket"}
 
 const (
 	reasonEnum   = "skb_drop_reason"
@@ -27,11 +31,11 @@ const (
 )
 
 var columns = struct {
-	reason, location, protocol, sourceIP, sourcePort, destinationIP, destinationPort, length, device int
+	reason, location, protocol, sourceIP, sourcePort, destinationIP, destinationPort, device, length, count, duration, attribution int
 }{
 	Type.MustColumn("drop_reason"), Type.MustColumn("location"), Type.MustColumn("protocol"),
 	Type.MustColumn("source_ip"), Type.MustColumn("source_port"), Type.MustColumn("destination_ip"), Type.MustColumn("destination_port"),
-	Type.MustColumn("length"), Type.MustColumn("interface"),
+	Type.MustColumn("interface"), Type.MustColumn("length"), Type.MustColumn("count"), Type.MustColumn("duration_ns"), Type.MustColumn("attribution"),
 }
 
 // features tells whether the kernel says why it drops a packet, and whether it
@@ -42,24 +46,33 @@ func features(host *bpf.Host) (map[string]bool, error) {
 }
 
 // prepare tells the object what the running kernel calls the drops that are
-// left out by rule, and where the functions are that make them.
+// left out by rule, and whether it tells the receiving socket.
 func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	names, err := host.EnumNames(reasonEnum)
 	if err != nil {
 		return err
 	}
+	wanted := map[string]string{
+		"QUEUE_PURGE": packetDropVarQueuePurge, "NOT_SPECIFIED": packetDropVarNotSpecified,
+		"TCP_OLD_DATA": packetDropVarOldData, "TCP_OLD_SEQUENCE": packetDropVarOldSequence,
+	}
 	knowsPurge := false
 	for value, name := range names {
-		switch name {
-		case reasonPrefix + "QUEUE_PURGE":
-			knowsPurge = true
-			err = spec.Variables[packetDropVarQueuePurge].Set(uint32(value))
-		case reasonPrefix + "NOT_SPECIFIED":
-			err = spec.Variables[packetDropVarNotSpecified].Set(uint32(value))
+		variable := wanted[strings.TrimPrefix(name, reasonPrefix)]
+		if variable == "" {
+			continue
 		}
-		if err != nil {
+		knowsPurge = knowsPurge || variable == packetDropVarQueuePurge
+		if err := spec.Variables[variable].Set(uint32(value)); err != nil {
 			return fmt.Errorf("set number of %s: %w", name, err)
 		}
+	}
+	arguments, err := host.TracepointArguments("kfree_skb")
+	if err != nil {
+		return err
+	}
+	if err := spec.Variables[packetDropVarHasRxSk].Set(arguments > 3); err != nil { // skb, location, reason, rx_sk
+		return fmt.Errorf("set that there is rx_sk: %w", err)
 	}
 	receivers := places(host, "tcp_rcv_state_process", "tcp_v4_rcv", "tcp_v6_rcv")
 	if err := spec.Variables[packetDropVarReceivers].Set(receivers); err != nil {
@@ -88,10 +101,11 @@ func places(host *bpf.Host, functions ...string) (all [6]packetDropPlace) {
 type decoder struct {
 	host    *bpf.Host
 	reasons map[uint64]string // empty: this kernel gives no reasons
+	windows windows
 }
 
 func newDecoder(host *bpf.Host) bpf.Decoder {
-	d := &decoder{host, map[uint64]string{}}
+	d := &decoder{host: host, reasons: map[uint64]string{}}
 	// prepare has read the same names, so an error would have come there.
 	names, _ := host.EnumNames(reasonEnum)
 	for value, name := range names {
@@ -107,11 +121,18 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	}
 	// The layout comes from the object's BTF; the reader's buffer is aligned.
 	e := (*packetDropPacketDropEvent)(unsafe.Pointer(unsafe.SliceData(record)))
-	b.Append(d.host.Clock.Wall(e.TimeNs))
+	d.append(&e.Drop, &e.Tally, b)
+	return nil
+}
+
+// append adds an event: one drop, or several that are alike.
+func (d *decoder) append(e *packetDropDrop, tally *packetDropTally, b *event.Batch) {
+	b.Append(d.host.Clock.Wall(tally.FirstNs))
 	if e.Netns != 0 {
 		b.SetInt(event.NetNS, int64(e.Netns))
 	}
-	if e.Known&knownSocket != 0 {
+	if e.Attribution != 0 {
+		b.SetString(columns.attribution, attributions[e.Attribution])
 		d.host.Names.SetUser(b, e.Uid)
 		if e.CgroupId != 0 {
 			d.host.Names.SetCgroup(b, e.CgroupId)
@@ -123,13 +144,19 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	if symbol := d.host.Symbols.Name(e.Location); symbol != "" {
 		b.SetString(columns.location, symbol)
 	}
-	d.packet(e, b)
-	b.SetInt(columns.length, int64(e.Length))
+	packet(e, b)
+	if e.Known&knownPorts != 0 && tally.PortsDiffer == 0 {
+		b.SetInt(columns.sourcePort, int64(tally.SourcePort))
+	}
 	device := unsafe.Slice((*byte)(unsafe.Pointer(&e.Interface[0])), len(e.Interface))
 	if end := bytes.IndexByte(device, 0); end > 0 {
 		b.SetBytes(columns.device, device[:end])
 	}
-	return nil
+	b.SetInt(columns.length, int64(tally.Length))
+	b.SetInt(columns.count, int64(tally.Count))
+	if tally.Count > 1 {
+		b.SetInt(columns.duration, max(0, int64(tally.LastNs-tally.FirstNs)))
+	}
 }
 
 // reason names a reason; those of other subsystems (the upper 16 bits) are not
@@ -143,18 +170,19 @@ func (d *decoder) reason(n uint32) string {
 	return name
 }
 
-func (d *decoder) packet(e *packetDropPacketDropEvent, b *event.Batch) {
-	if e.Known&knownIP == 0 {
-		if name := etherTypeName(e.EtherType); name != "" {
-			b.SetString(columns.protocol, name)
-		}
-		return
+func packet(e *packetDropDrop, b *event.Batch) {
+	if e.Known&knownProtocol != 0 {
+		b.SetString(columns.protocol, protocolName(e.IpProtocol))
+	} else if name := etherTypeName(e.EtherType); name != "" {
+		b.SetString(columns.protocol, name)
 	}
-	b.SetString(columns.protocol, protocolName(e.IpProtocol))
-	b.SetIP(columns.sourceIP, netip.AddrFrom16(e.Source.Ip))
-	b.SetIP(columns.destinationIP, netip.AddrFrom16(e.Destination.Ip))
+	if e.Known&knownSource != 0 {
+		b.SetIP(columns.sourceIP, netip.AddrFrom16(e.Source.Ip))
+	}
+	if e.Known&knownDestination != 0 {
+		b.SetIP(columns.destinationIP, netip.AddrFrom16(e.Destination.Ip))
+	}
 	if e.Known&knownPorts != 0 {
-		b.SetInt(columns.sourcePort, int64(e.SourcePort))
 		b.SetInt(columns.destinationPort, int64(e.DestinationPort))
 	}
 }

@@ -1,3 +1,3 @@
 package packetdrop
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type packet_drop_event packetDrop ../../../../bpf/packet_drop.c -- -mcpu=v3 -I../../../../bpf/include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type packet_drop_event -type drop -type tally packetDrop ../../../../bpf/packet_drop.c -- -mcpu=v3 -I../../../../bpf/include

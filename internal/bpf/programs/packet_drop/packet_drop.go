@@ -21,13 +21,15 @@ var Monitor = &bpf.Monitor{
 	NewDecoder: newDecoder,
 }
 
-// Type declares the events: one for each dropped packet.
+// Type declares the events: one for each dropped packet, or for several like
+// ones in a flood.
 var Type = event.MustType(event.Type{
 	Name:       "packet_drop",
 	Collection: "packet_drops",
 	Summary:    "Packets that the kernel dropped, with its own reason and the place in the kernel.",
 	Breakdown:  "drop_reason",
 	Top:        []string{"command", "destination_ip"},
+	Weight:     "count",
 	Columns: []event.Column{
 		{Name: "drop_reason", Kind: event.KindString, Distinct: true, Description: "The running kernel's own name of the reason, without SKB_DROP_REASON_; a number where it has no name. Absent on kernels without reasons (before 5.17).", Example: "NETFILTER_DROP"},
 		{Name: "location", Kind: event.KindString, Distinct: true, Description: "Kernel function that dropped it.", Example: "nf_hook_slow"},
@@ -36,7 +38,10 @@ var Type = event.MustType(event.Type{
 		{Name: "source_port", Kind: event.KindInt, Description: "Source port in the packet.", Example: "49152"},
 		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Destination address in the packet.", Example: "192.0.2.10"},
 		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Destination port in the packet.", Example: "53"},
-		{Name: "length", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Size of the IP packet with its header; of what is not IP, what the kernel held.", Example: "84"},
 		{Name: "interface", Kind: event.KindString, Distinct: true, Description: "Network interface it came in on, or was to leave by.", Example: "eth0"},
+		{Name: "length", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Size of the IP packet with its header, of all packets of the event together; of what is not IP, what the kernel held.", Example: "84"},
+		{Name: "count", Kind: event.KindInt, Description: "Dropped packets that the event stands for: 1, or more when like drops came in a flood. What differs between them is left out. Summaries count packets.", Example: "1"},
+		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From the first of these packets to the last, at time plus duration_ns; absent on 1.", Example: "998000000"},
+		{Name: "attribution", Kind: event.KindString, Values: attributions[1:], Description: "How the owner (uid, cgroup_id) is known: from the socket that the packet belonged to, or from the one that was to receive it. Absent: not known.", Example: "socket"},
 	},
 })

@@ -13,15 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type packetDropFilterCgroup struct {
-	_     structs.HostLayout
-	Id    uint64
-	Level uint64
-}
-
-type packetDropPacketDropEvent struct {
+type packetDropDrop struct {
 	_        structs.HostLayout
-	TimeNs   uint64
 	Location uint64
 	CgroupId uint64
 	Source   struct {
@@ -33,17 +26,27 @@ type packetDropPacketDropEvent struct {
 		Ip [16]uint8
 	}
 	Reason          uint32
-	Length          uint32
 	Netns           uint32
 	Uid             uint32
-	SourcePort      uint16
-	DestinationPort uint16
 	EtherType       uint16
+	DestinationPort uint16
 	IpProtocol      uint8
 	Known           uint8
+	Attribution     uint8
+	None            [5]uint8
 	Interface       [16]int8
-	Cgroups         uint32
-	_               [4]byte
+}
+
+type packetDropFilterCgroup struct {
+	_     structs.HostLayout
+	Id    uint64
+	Level uint64
+}
+
+type packetDropPacketDropEvent struct {
+	_     structs.HostLayout
+	Tally packetDropTally
+	Drop  packetDropDrop
 }
 
 type packetDropPlace struct {
@@ -72,6 +75,18 @@ type packetDropRule struct {
 	Interface  [16]int8
 }
 
+type packetDropTally struct {
+	_           structs.HostLayout
+	FirstNs     uint64
+	LastNs      uint64
+	Count       uint64
+	Length      uint64
+	Alone       uint32
+	SourcePort  uint16
+	PortsDiffer uint8
+	None        uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -81,12 +96,20 @@ const (
 	packetDropMapNames                 = "names"
 	packetDropMapToldCgroups           = "told_cgroups"
 	packetDropMapToldProcesses         = "told_processes"
+	packetDropMapWindow                = "window"
+	packetDropMapWindowA               = "window_a"
+	packetDropMapWindowB               = "window_b"
 	packetDropProgKfreeSkb             = "kfree_skb"
+	packetDropVarCounted               = "counted"
 	packetDropVarExcludes              = "excludes"
 	packetDropVarFilterCgroups         = "filter_cgroups"
 	packetDropVarFilterCgroupsLen      = "filter_cgroups_len"
+	packetDropVarHasRxSk               = "has_rx_sk"
 	packetDropVarIncludes              = "includes"
+	packetDropVarKinds                 = "kinds"
 	packetDropVarNotSpecified          = "not_specified"
+	packetDropVarOldData               = "old_data"
+	packetDropVarOldSequence           = "old_sequence"
 	packetDropVarPurgers               = "purgers"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
@@ -149,17 +172,25 @@ type packetDropMapSpecs struct {
 	Names         *ebpf.MapSpec `ebpf:"names"`
 	ToldCgroups   *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses *ebpf.MapSpec `ebpf:"told_processes"`
+	Window        *ebpf.MapSpec `ebpf:"window"`
+	WindowA       *ebpf.MapSpec `ebpf:"window_a"`
+	WindowB       *ebpf.MapSpec `ebpf:"window_b"`
 }
 
 // packetDropVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropVariableSpecs struct {
+	Counted               *ebpf.VariableSpec `ebpf:"counted"`
 	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
+	HasRxSk               *ebpf.VariableSpec `ebpf:"has_rx_sk"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
+	Kinds                 *ebpf.VariableSpec `ebpf:"kinds"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
+	OldData               *ebpf.VariableSpec `ebpf:"old_data"`
+	OldSequence           *ebpf.VariableSpec `ebpf:"old_sequence"`
 	Purgers               *ebpf.VariableSpec `ebpf:"purgers"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
@@ -193,6 +224,9 @@ type packetDropMaps struct {
 	Names         *ebpf.Map `ebpf:"names"`
 	ToldCgroups   *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses *ebpf.Map `ebpf:"told_processes"`
+	Window        *ebpf.Map `ebpf:"window"`
+	WindowA       *ebpf.Map `ebpf:"window_a"`
+	WindowB       *ebpf.Map `ebpf:"window_b"`
 }
 
 func (m *packetDropMaps) Close() error {
@@ -202,6 +236,9 @@ func (m *packetDropMaps) Close() error {
 		m.Names,
 		m.ToldCgroups,
 		m.ToldProcesses,
+		m.Window,
+		m.WindowA,
+		m.WindowB,
 	)
 }
 
@@ -209,11 +246,16 @@ func (m *packetDropMaps) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropVariables struct {
+	Counted               *ebpf.Variable `ebpf:"counted"`
 	Excludes              *ebpf.Variable `ebpf:"excludes"`
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
+	HasRxSk               *ebpf.Variable `ebpf:"has_rx_sk"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
+	Kinds                 *ebpf.Variable `ebpf:"kinds"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
+	OldData               *ebpf.Variable `ebpf:"old_data"`
+	OldSequence           *ebpf.Variable `ebpf:"old_sequence"`
 	Purgers               *ebpf.Variable `ebpf:"purgers"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`

@@ -44,10 +44,10 @@ const (
 )
 
 var dropColumn = struct {
-	reason, location, protocol, sourceIP, sourcePort, destinationIP, destinationPort, length, device int
+	reason, location, protocol, sourceIP, sourcePort, destinationIP, destinationPort, length, count, device int
 }{
 	dropCol("drop_reason"), dropCol("location"), dropCol("protocol"), dropCol("source_ip"), dropCol("source_port"),
-	dropCol("destination_ip"), dropCol("destination_port"), dropCol("length"), dropCol("interface"),
+	dropCol("destination_ip"), dropCol("destination_port"), dropCol("length"), dropCol("count"), dropCol("interface"),
 }
 
 func dropCol(name string) int { return packetdrop.Type.MustColumn(name) }
@@ -152,6 +152,7 @@ func (d *drops) emit() {
 		length = 40 + r.Int64N(1460)
 	}
 	d.number(k.length, length)
+	d.number(k.count, 1)
 	remote := b.remote
 	if r.Float64() < 0.2 {
 		remote = h.byAddress.draw(r)

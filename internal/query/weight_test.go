@@ -1,0 +1,82 @@
+package query
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+var weightedType = event.MustType(event.Type{
+	Name: "weighted", Collection: "weighted", Summary: "Events that stand for several things.",
+	Breakdown: "reason", Top: []string{"command"}, Weight: "count",
+	Columns: []event.Column{
+		{Name: "reason", Kind: event.KindString, Description: "Reason."},
+		{Name: "count", Kind: event.KindInt, Description: "How many there were."},
+		{Name: "length", Kind: event.KindInt, Description: "Length.", Sum: true},
+	},
+})
+
+// Summaries count what events stand for, from events and from rollups, and an
+// event that does not say how many as one.
+func TestWeight(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	reason, count, length := weightedType.MustColumn("reason"), weightedType.MustColumn("count"), weightedType.MustColumn("length")
+	q := Summary{Type: weightedType, Window: window(0, int64(time.Hour)), Interval: time.Hour, Lists: []string{"command"}, Distinct: []string{"command"}}
+	if !q.FromRollups() {
+		t.Fatal("rollups do not answer it")
+	}
+	direct, rolled := newAggregator(q), newAggregator(q)
+	var all, sum int64
+	reasons := map[string]int64{}
+	for range 3 {
+		b := event.NewBatch(weightedType, 100)
+		for range 100 {
+			b.Append(r.Int64N(int64(time.Hour)))
+			name, n := fmt.Sprint("reason", r.IntN(3)), int64(1)
+			b.SetString(reason, name)
+			b.SetString(event.Command, fmt.Sprint("command", r.IntN(5)))
+			switch r.IntN(3) {
+			case 0:
+				n = 1 + r.Int64N(1e6)
+				b.SetInt(count, n)
+			case 1:
+				b.SetInt(count, 1-r.Int64N(3)) // what is imported may say anything
+			}
+			b.SetInt(length, 5)
+			all, sum, reasons[name] = all+n, sum+5, reasons[name]+n
+		}
+		rows := Filters(nil).Compile(weightedType).Select(b, Window{}, nil)
+		rollup := NewRollup(weightedType)
+		for _, a := range []*Aggregator{direct, rollup} {
+			if err := a.Add(b, rows); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rolled.AddRollup(time.Unix(0, 0), rollup.sections().of(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := direct.Result()
+	if got.Count != all || fmt.Sprint(got.Counts) != fmt.Sprint(reasons) || got.Sums["length"] != sum || got.Series[0].Count != all {
+		t.Errorf("%+v, want %d with %v", got, all, reasons)
+	}
+	for i, g := range got.Top["command"] {
+		all -= g.Count
+		if i > 0 && g.Count > got.Top["command"][i-1].Count {
+			t.Error("the list is not sorted by what is counted")
+		}
+	}
+	if all != 0 {
+		t.Errorf("the list lacks %d", all)
+	}
+	want, _ := json.Marshal(got)
+	if of, _ := json.Marshal(rolled.Result()); string(of) != string(want) {
+		t.Errorf("from rollups %s\nfrom events  %s", of, want)
+	}
+	q.GroupBy = []string{"count"}
+	wantParam(t, q.Validate(), "group_by")
+}
