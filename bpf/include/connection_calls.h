@@ -74,6 +74,7 @@ static __always_inline void failed_at_once(const struct sock *sk, const struct c
 {
 	struct endpoints ends = {};
 	struct connection_event *e;
+	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 
 	endpoints_of(sk, &ends);
 	if (wanted_remote(call->address, &ends) == AF_UNSPEC)
@@ -81,13 +82,13 @@ static __always_inline void failed_at_once(const struct sock *sk, const struct c
 	e = new_event(STATE_FAILED, DIRECTION_OUTBOUND, call->protocol);
 	if (!e)
 		return;
-	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (e->cookie) {
+	e->cookie = cookie;
+	if (cookie) {
 		/* A UDP socket that is connected keeps that number for itself. */
-		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &e->cookie))
-			next_attempt(e->cookie);
-		e->attempt = attempt_of(e->cookie);
-		next_attempt(e->cookie);
+		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &cookie))
+			next_attempt(cookie);
+		e->attempt = attempt_of(cookie);
+		next_attempt(cookie);
 	}
 	e->attribution = ATTRIBUTION_CONNECT;
 	owner_is_current(&e->owner);
