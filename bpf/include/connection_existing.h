@@ -113,9 +113,11 @@ static __always_inline u64 cookie_of_file(struct file *file, const struct sock *
 
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu)) {
 		socket = bpf_sock_from_file(file);
-		typed = socket ? socket->sk : NULL;
-		if (typed == sk)
-			return bpf_get_socket_cookie(typed);
+		if (socket) {
+			typed = socket->sk;
+			if (typed && typed == sk)
+				return bpf_get_socket_cookie(typed);
+		}
 	}
 	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter); /* a subflow of MPTCP, too */
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
@@ -108,6 +109,9 @@ func TestIOUringAccept(t *testing.T) {
 	r := bpftest.Start(t, connection.Monitor)
 	for name, priority := range map[string]uint16{"one": 0, "multishot": acceptMultishot} {
 		t.Run(name, func(t *testing.T) {
+			if name == "multishot" && !passesCompletion(t) {
+				t.Skip("the tracepoint of this kernel does not pass the completion, so these are told as if nobody accepted")
+			}
 			ns := bpftest.NewNetNS(t, "uring")
 			ns.Do(t, func() {
 				l := listen(t, "127.0.0.1:7001")
@@ -130,6 +134,25 @@ func TestIOUringAccept(t *testing.T) {
 			})
 		})
 	}
+}
+
+// passesCompletion tells whether io_uring_complete has three arguments: the ring,
+// the request and the completion. It had more before, without the last.
+func passesCompletion(t *testing.T) bool {
+	t.Helper()
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tracepoint *btf.Typedef
+	if err := kernel.TypeByName("btf_trace_io_uring_complete", &tracepoint); err != nil {
+		t.Fatal(err)
+	}
+	function, ok := btf.As[*btf.Pointer](tracepoint)
+	if !ok {
+		t.Fatalf("%v is no pointer", tracepoint.Type)
+	}
+	return len(function.Target.(*btf.FuncProto).Params) == 4 // and one that every tracepoint has
 }
 
 func TestIOUringConnect(t *testing.T) {
