@@ -96,41 +96,50 @@ int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 	return 0;
 }
 
+/* It fell back to CLOSE without an sk_err. Not inline, as failed_at_once. */
+static __noinline int failed_later(const struct connect_call *call, long ret)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, &call->sk);
+
+	if (!c)
+		return 0;
+	tcp_failed((struct sock *)call->sk, c, &call->ends, -ret);
+	next_attempt(c->cookie);
+	bpf_map_delete_elem(&connections, &call->sk);
+	return 0;
+}
+
+static __always_inline void connect_returned(const struct connect_call *call, long ret)
+{
+	struct sock *sk = (struct sock *)call->sk;
+
+	if (call->failed) {
+		failed_later(call, ret);
+		return;
+	}
+	if (call->started || is_undecided(ret))
+		return;
+	if (ret < 0) {
+		/* A socket that was connecting reports how that went, which
+		 * inet_sock_set_state has told already.
+		 */
+		if (call->protocol == IPPROTO_UDP || call->socket_state == SS_UNCONNECTED)
+			failed_at_once(sk, call, ret);
+	} else if (call->protocol == IPPROTO_UDP) {
+		udp_connected(sk, call);
+	}
+}
+
 SEC("tracepoint/syscalls/sys_exit_connect")
 int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct connect_call *found = bpf_map_lookup_elem(&connect_calls, &thread);
-	struct connect_call call;
-	struct connection *c;
-	struct sock *sk;
+	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
 
-	if (!found)
+	if (!call)
 		return 0;
-	call = *found;
+	connect_returned(call, ctx->ret);
 	bpf_map_delete_elem(&connect_calls, &thread);
-	sk = (struct sock *)call.sk;
-
-	if (call.failed) {
-		c = bpf_map_lookup_elem(&connections, &call.sk);
-		if (!c)
-			return 0;
-		tcp_failed(sk, c, &call.ends, -ctx->ret);
-		next_attempt(c->cookie);
-		bpf_map_delete_elem(&connections, &call.sk);
-		return 0;
-	}
-	if (call.started || is_undecided(ctx->ret))
-		return 0;
-	if (ctx->ret < 0) {
-		/* A socket that was connecting reports how that went, which
-		 * inet_sock_set_state has told already.
-		 */
-		if (call.protocol == IPPROTO_UDP || call.socket_state == SS_UNCONNECTED)
-			failed_at_once(sk, &call, ctx->ret);
-	} else if (call.protocol == IPPROTO_UDP) {
-		udp_connected(sk, &call);
-	}
 	return 0;
 }
 

@@ -320,7 +320,8 @@ struct known_connection {
 /* NULL: it is left out, or there is no room; both are counted. */
 static __always_inline struct connection_event *new_event(u8 state, const struct known_connection *k)
 {
-	const struct owner *owner = k->attribution == ATTRIBUTION_NONE ? NULL : k->owner;
+	/* Of one that existed, several processes may hold the socket: then none is known. */
+	const struct owner *owner = k->attribution == ATTRIBUTION_NONE || !k->owner->process.pid ? NULL : k->owner;
 	struct subject subject = {.process = owner, .socket = owner, .ends = k->ends};
 	struct connection_event *e;
 

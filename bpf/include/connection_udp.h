@@ -46,19 +46,22 @@ static __always_inline void udp_closed(u64 cookie, const struct udp_connection *
 	submit(e);
 }
 
-static __always_inline void udp_end(u64 cookie)
+/* Not inline, as failed_at_once. */
+static __noinline int udp_end(u64 cookie)
 {
 	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
 
 	if (!c)
-		return;
+		return 0;
 	if (!c->announced)
 		udp_established(cookie, c);
 	udp_closed(cookie, c);
 	bpf_map_delete_elem(&udp_connections, &cookie);
+	return 0;
 }
 
-static __always_inline void udp_connected(const struct sock *sk, const struct connect_call *call)
+/* Not inline, as failed_at_once. */
+static __noinline int udp_connected(const struct sock *sk, const struct connect_call *call)
 {
 	struct udp_connection c = { .attribution = ATTRIBUTION_CONNECT };
 	struct endpoints wanted = {};
@@ -69,7 +72,7 @@ static __always_inline void udp_connected(const struct sock *sk, const struct co
 		next_attempt(cookie);
 	}
 	if (wanted_remote(call->address, &wanted) == AF_UNSPEC)
-		return; /* connect() to AF_UNSPEC disconnects */
+		return 0; /* connect() to AF_UNSPEC disconnects */
 	c.established_ns = bpf_ktime_get_boot_ns();
 	c.attempt = attempt_of(cookie);
 	c.netns = netns_of(sk);
@@ -79,6 +82,7 @@ static __always_inline void udp_connected(const struct sock *sk, const struct co
 	/* Without a cookie the release cannot be seen: only "established" is told. */
 	if (cookie && bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
 		count(COUNTER_MAP_FULL);
+	return 0;
 }
 
 static __always_inline struct udp_connection *udp_connection_of(struct sock *sk)
