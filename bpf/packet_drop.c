@@ -105,11 +105,16 @@ static __always_inline bool is_excluded(const struct packet *p)
 		.remote_port = d->destination_port,
 	};
 	struct subject subject = {
-		.socket = d->attribution == ATTRIBUTION_NONE ? NULL : &owner,
-		.ends = d->known & KNOWN_PROTOCOL ? &ends : NULL,
-		.interface = d->interface[0] ? d->interface : NULL,
+		.owner = &owner,
+		.ends = &ends,
+		.interface = d->interface,
+		.known = RULE_INTERFACE,
 	};
 
+	if (d->attribution != ATTRIBUTION_NONE)
+		subject.known |= RULES_OF_SOCKET;
+	if (d->known & KNOWN_PROTOCOL)
+		subject.known |= RULES_OF_ENDS;
 	return is_left_out(&subject);
 }
 

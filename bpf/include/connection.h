@@ -320,11 +320,12 @@ struct known_connection {
 /* NULL: it is left out, or there is no room; both are counted. */
 static __always_inline struct connection_event *new_event(u8 state, const struct known_connection *k)
 {
-	/* Of one that existed, several processes may hold the socket: then none is known. */
-	const struct owner *owner = k->attribution == ATTRIBUTION_NONE || !k->owner->process.pid ? NULL : k->owner;
-	struct subject subject = {.process = owner, .socket = owner, .ends = k->ends};
+	struct subject subject = {.owner = k->owner, .ends = k->ends, .interface = k->owner->command, .known = RULES_OF_ENDS};
 	struct connection_event *e;
 
+	/* Of one that existed, several processes may hold the socket: then none is known. */
+	if (k->attribution != ATTRIBUTION_NONE && k->owner->process.pid)
+		subject.known |= RULES_OF_PROCESS;
 	if (is_own_api(k->ends, k->netns) || is_left_out(&subject)) {
 		count(COUNTER_EXCLUDED);
 		return NULL;

@@ -37,13 +37,20 @@ const volatile struct rule rules[MAX_RULES] = {};
 const volatile u32 excludes = 0;
 const volatile u32 includes = 0;
 
-/* What rules look at. What is not known is NULL, and meets no condition. */
+/* What rules look at. A condition that is not among the known meets nothing; its
+ * pointer is good all the same: the verifier of Linux 5.10 loses track of which
+ * is NULL.
+ */
 struct subject {
-	const struct owner *process; /* command and all else */
-	const struct owner *socket;  /* uid and cgroups, which a socket has too */
+	const struct owner *owner;
 	const struct endpoints *ends;
 	const char *interface;
+	u32 known; /* of enum condition */
 };
+
+#define RULES_OF_PROCESS (RULE_COMMAND | RULE_UID | RULE_CGROUP)
+#define RULES_OF_SOCKET (RULE_UID | RULE_CGROUP)
+#define RULES_OF_ENDS (RULE_NETWORK | RULE_PORT)
 
 static __always_inline bool same_name(const char *a, const volatile char *b)
 {
@@ -75,17 +82,19 @@ static __always_inline bool matches(const struct subject *s, const volatile stru
 {
 	u32 on = r->conditions;
 
-	if (on & RULE_COMMAND && !(s->process && same_name(s->process->command, r->command)))
+	if (on & ~s->known)
 		return false;
-	if (on & RULE_UID && !(s->socket && s->socket->uid == r->uid))
+	if (on & RULE_COMMAND && !same_name(s->owner->command, r->command))
 		return false;
-	if (on & RULE_CGROUP && !(s->socket && s->socket->cgroups & r->cgroup))
+	if (on & RULE_UID && s->owner->uid != r->uid)
 		return false;
-	if (on & RULE_NETWORK && !(s->ends && (in_network(&s->ends->local, r) || in_network(&s->ends->remote, r))))
+	if (on & RULE_CGROUP && !(s->owner->cgroups & r->cgroup))
 		return false;
-	if (on & RULE_PORT && !(s->ends && (in_ports(s->ends->local_port, r) || in_ports(s->ends->remote_port, r))))
+	if (on & RULE_NETWORK && !in_network(&s->ends->local, r) && !in_network(&s->ends->remote, r))
 		return false;
-	return !(on & RULE_INTERFACE) || (s->interface && same_name(s->interface, r->interface));
+	if (on & RULE_PORT && !in_ports(s->ends->local_port, r) && !in_ports(s->ends->remote_port, r))
+		return false;
+	return !(on & RULE_INTERFACE) || same_name(s->interface, r->interface);
 }
 
 static __always_inline bool is_left_out(const struct subject *s)

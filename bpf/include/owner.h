@@ -69,19 +69,12 @@ static __always_inline void owner_is_current(struct owner *owner)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct process process;
-	u32 i;
 
 	process_is(&process, task);
 	owner->process = process;
 	owner->uid = bpf_get_current_uid_gid();
 	owner->cgroup_id = bpf_get_current_cgroup_id();
-	owner->cgroups = 0;
-	for (i = 0; i < MAX_CGROUPS; i++) {
-		if (i >= filter_cgroups_len)
-			break;
-		if (bpf_get_current_ancestor_cgroup_id(filter_cgroups[i].level) == filter_cgroups[i].id)
-			owner->cgroups |= 1U << i;
-	}
+	owner->cgroups = cgroups_of(BPF_CORE_READ(task, cgroups, dfl_cgrp));
 	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
 	tell_process(&process, task);
 	tell_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn));

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -74,6 +75,19 @@ func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
 		names[v.Value] = v.Name
 	}
 	return names, nil
+}
+
+// HasField tells whether a struct of the running kernel has a field, by its BTF.
+func (h *Host) HasField(name, field string) bool {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return false
+	}
+	var found *btf.Struct
+	if err := kernel.TypeByName(name, &found); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(found.Members, func(m btf.Member) bool { return m.Name == field })
 }
 
 // TracepointArguments returns how many arguments a tracepoint of the running

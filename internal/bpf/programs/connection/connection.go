@@ -19,13 +19,14 @@ var Monitor = &bpf.Monitor{
 		connectionProgSockRelease:         "udp_close",
 		connectionProgSockSendLength:      featureUDPBytes,
 		connectionProgSockRecvLength:      featureUDPBytes,
-		connectionProgIoUringComplete:     "io_uring_accept",
+		connectionProgIoUringComplete:     featureURing,
 		connectionProgExistingListeners:   featureExisting,
 		connectionProgExistingConnections: featureExisting,
 		connectionProgExistingTold:        featureExisting,
 	},
 	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port"},
 	HasOwnAPI:  true,
+	Features:   features,
 	Prepare:    prepare,
 	Iterators:  []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
 	NewDecoder: newDecoder,
@@ -34,6 +35,10 @@ var Monitor = &bpf.Monitor{
 const (
 	featureUDPBytes = "udp_bytes"
 	featureExisting = "existing_connections"
+	// featureExistingUDP needs a cookie of a socket that has none yet.
+	featureExistingUDP = "existing_udp"
+	featureURing       = "io_uring_accept"
+	featureMultishot   = "io_uring_multishot"
 )
 
 // Type declares the events: one when the outcome of a connection is known, and

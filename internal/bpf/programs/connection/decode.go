@@ -44,6 +44,26 @@ var columns = struct {
 	Type.MustColumn("reset_by"), Type.MustColumn("attribution"),
 }
 
+// features looks for what the object finds out by CO-RE as it is loaded; see
+// cookie_of_file and io_uring_complete in the eBPF code.
+func features(host *bpf.Host) (map[string]bool, error) {
+	helpers, err := host.EnumNames("bpf_func_id")
+	if err != nil {
+		return nil, err
+	}
+	givesCookies := false
+	for _, name := range helpers {
+		givesCookies = givesCookies || name == "BPF_FUNC_check_mtu"
+	}
+	tellsAccept := host.HasField("io_kiocb", "cqe")
+	arguments, err := host.TracepointArguments("io_uring_complete")
+	return map[string]bool{
+		featureExistingUDP: givesCookies,
+		featureURing:       tellsAccept && err == nil,
+		featureMultishot:   tellsAccept && err == nil && arguments == 3, // the ring, the request and the completion
+	}, nil
+}
+
 // prepare tells the object whether the bytes of UDP sockets are counted, and
 // what it may use of eBPF.
 func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
