@@ -189,8 +189,12 @@ func TestNamesOfCgroups(t *testing.T) {
 		test.want["destination_port"] = port
 		r.WaitFor(t, ns, 1, test.want)
 	}
+	bash, err := filepath.EvalSymlinks("/bin/bash")
+	if err != nil {
+		t.Fatal(err)
+	}
 	bpftest.InCgroup(t, "ebpfsrv-test.slice", ns.Command("setpriv", "--reuid=4711", "--clear-groups", "/bin/bash", "-c", "true < /dev/tcp/127.0.0.1/7004 || true"))
-	r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7004", "uid": "4711", "user": "dialer", "executable": "/usr/bin/bash"})
+	r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7004", "uid": "4711", "user": "dialer", "executable": bash})
 }
 
 func writeFile(t *testing.T, path, text string) {

