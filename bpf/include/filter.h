@@ -28,8 +28,8 @@ struct rule {
 	u32 cgroup; /* bit of struct owner.cgroups */
 	u16 port_first;
 	u16 port_last;
-	char command[16];
-	char interface[16];
+	u64 command[2]; /* bytes of the name, filled up with zeros */
+	u64 interface[2];
 };
 
 /* The first are those of exclude, then come those of include. */
@@ -52,49 +52,57 @@ struct subject {
 #define RULES_OF_SOCKET (RULE_UID | RULE_CGROUP)
 #define RULES_OF_ENDS (RULE_NETWORK | RULE_PORT)
 
-static __always_inline bool same_name(const char *a, const volatile char *b)
-{
-	int i;
+/* What follows has no branches, and one for each rule: with more of them the
+ * verifier gives up.
+ */
 
-	for (i = 0; i < 16; i++) {
-		if (a[i] != b[i])
-			return false;
-		if (!a[i])
-			return true;
-	}
-	return true;
+/* 1 if any bit is set, else 0. The compiler must not see that it is a comparison. */
+static __always_inline u64 any(u64 bits)
+{
+	barrier_var(bits);
+	bits |= -bits;
+	barrier_var(bits);
+	return bits >> 63;
 }
 
-static __always_inline bool in_network(const struct address *a, const volatile struct rule *r)
+/* 0 if the names are the same. */
+static __always_inline u64 other_name(const char *name, const volatile u64 *wanted)
+{
+	u64 bytes[2];
+
+	__builtin_memcpy(bytes, name, sizeof(bytes));
+	return any((bytes[0] ^ wanted[0]) | (bytes[1] ^ wanted[1]));
+}
+
+static __always_inline u64 other_network(const struct address *a, const volatile struct rule *r)
 {
 	u64 ip[2];
 
 	__builtin_memcpy(ip, a, sizeof(ip));
-	return (ip[0] & r->mask[0]) == r->network[0] && (ip[1] & r->mask[1]) == r->network[1];
+	return any(((ip[0] & r->mask[0]) ^ r->network[0]) | ((ip[1] & r->mask[1]) ^ r->network[1]));
 }
 
-static __always_inline bool in_ports(u16 port, const volatile struct rule *r)
+static __always_inline u64 other_port(u64 port, const volatile struct rule *r)
 {
-	return port >= r->port_first && port <= r->port_last;
+	u64 below = port - r->port_first, above = r->port_last - port;
+
+	barrier_var(below);
+	barrier_var(above);
+	return (below | above) >> 63;
 }
 
 static __always_inline bool matches(const struct subject *s, const volatile struct rule *r)
 {
-	u32 on = r->conditions;
+	u64 on = r->conditions;
+	u64 wrong = on & ~s->known;
 
-	if (on & ~s->known)
-		return false;
-	if (on & RULE_COMMAND && !same_name(s->owner->command, r->command))
-		return false;
-	if (on & RULE_UID && s->owner->uid != r->uid)
-		return false;
-	if (on & RULE_CGROUP && !(s->owner->cgroups & r->cgroup))
-		return false;
-	if (on & RULE_NETWORK && !in_network(&s->ends->local, r) && !in_network(&s->ends->remote, r))
-		return false;
-	if (on & RULE_PORT && !in_ports(s->ends->local_port, r) && !in_ports(s->ends->remote_port, r))
-		return false;
-	return !(on & RULE_INTERFACE) || same_name(s->interface, r->interface);
+	wrong |= (on / RULE_COMMAND & 1) & other_name(s->owner->command, r->command);
+	wrong |= (on / RULE_UID & 1) & any(s->owner->uid ^ r->uid);
+	wrong |= (on / RULE_CGROUP & 1) & ~any(s->owner->cgroups & r->cgroup);
+	wrong |= (on / RULE_NETWORK & 1) & other_network(&s->ends->local, r) & other_network(&s->ends->remote, r);
+	wrong |= (on / RULE_PORT & 1) & other_port(s->ends->local_port, r) & other_port(s->ends->remote_port, r);
+	wrong |= (on / RULE_INTERFACE & 1) & other_name(s->interface, r->interface);
+	return !wrong;
 }
 
 static __always_inline bool is_left_out(const struct subject *s)

@@ -267,3 +267,17 @@ func TestFloodIsAccountedFor(t *testing.T) {
 	}
 	bpftest.Account(t, s)
 }
+
+// As many rules as there is room for, of all conditions, pass the verifier.
+func TestManyRules(t *testing.T) {
+	var rules bpf.Options
+	for i := range uint16(32) {
+		r := bpf.Rule{
+			Networks: network("10.0.0.0/8"), Ports: [][2]uint16{{i, i + 5}}, UIDs: []uint32{5}, Cgroups: []string{"/"},
+			Commands: []string{"abcdefghijklmno"}, Interfaces: []string{"abcdefghijklmno"},
+		}
+		rules.Exclude, rules.Include = append(rules.Exclude, r), append(rules.Include, r)
+	}
+	bpftest.StartWith(t, connection.Monitor, rules)
+	bpftest.StartWith(t, packetdrop.Monitor, rules)
+}

@@ -71,8 +71,8 @@ type packetDropRule struct {
 	Cgroup     uint32
 	PortFirst  uint16
 	PortLast   uint16
-	Command    [16]int8
-	Interface  [16]int8
+	Command    [2]uint64
+	Interface  [2]uint64
 }
 
 type packetDropTally struct {
