@@ -326,7 +326,7 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 	/* Of one that existed, several processes may hold the socket: then none is known. */
 	if (k->attribution != ATTRIBUTION_NONE && k->owner->process.pid)
 		subject.known |= RULES_OF_PROCESS;
-	if (is_own_api(k->ends, k->netns) || is_left_out(&subject)) {
+	if ((k->protocol == IPPROTO_TCP && is_own_api(k->ends, k->netns)) || is_left_out(&subject)) {
 		count(COUNTER_EXCLUDED);
 		return NULL;
 	}

