@@ -44,7 +44,7 @@ type programList struct {
 		Lost   map[string]int64
 		Hooks  []struct {
 			Name     string
-			Runs     int64
+			Runs     int64 `json:"measured_runs"`
 			NSPerRun int64 `json:"ns_per_run"`
 		}
 	}
@@ -87,7 +87,9 @@ func BenchmarkConnections(b *testing.B) {
 	}
 	defer stats.Close()
 	const n = 20_000
+	loops := 0
 	for b.Loop() {
+		loops++
 		before, used, began := s.summary("connections", in(ns)).Count, cpuSeconds(b, s.command.Process.Pid), time.Now()
 		traffic(b, ns, n)
 		took := time.Since(began)
@@ -104,11 +106,17 @@ func BenchmarkConnections(b *testing.B) {
 	if lost := list.lost(); lost != 0 {
 		b.Errorf("%d events were lost", lost)
 	}
+	var all float64 // ns in eBPF
 	for _, p := range list.Programs {
 		for _, h := range p.Hooks {
-			b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
+			if h.Runs > 0 {
+				all += float64(h.Runs * h.NSPerRun)
+				b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
+				b.ReportMetric(float64(h.Runs)/float64(loops*n), "runs/"+h.Name)
+			}
 		}
 	}
+	b.ReportMetric(all/float64(loops*n), "eBPF-ns/connection")
 }
 
 // BenchmarkRingBufferToFile fills the ring buffer while the program is stopped,
