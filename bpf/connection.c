@@ -29,14 +29,19 @@
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (sk->sk_protocol != IPPROTO_TCP)
+	const struct tcp_sock *tp;
+
+	if (newstate != TCP_SYN_SENT && newstate != TCP_ESTABLISHED && newstate != TCP_LISTEN && newstate != TCP_CLOSE)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
 		return 0;
 	switch (newstate) {
 	case TCP_SYN_SENT:
-		on_connect(sk);
+		on_connect(sk, tp);
 		break;
 	case TCP_ESTABLISHED:
-		on_established(sk, oldstate);
+		on_established(sk, tp, oldstate);
 		break;
 	case TCP_LISTEN:
 		on_listen(sk);
@@ -45,7 +50,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		if (oldstate == TCP_LISTEN)
 			on_listen_end(sk);
 		else
-			on_close(sk, oldstate);
+			on_close(tp, oldstate);
 		break;
 	}
 	return 0;
@@ -75,59 +80,50 @@ SEC("tracepoint/syscalls/sys_enter_connect")
 int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct connect_call call = {};
-	struct socket *socket = socket_of_fd(ctx->args[0]);
-	struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread), new = {};
+	struct file *file = file_of_fd(ctx->args[0]);
+	struct socket *socket = file ? BPF_CORE_READ(file, private_data) : NULL;
 
-	if (!sk || !is_ip(sk))
-		return 0;
-	call.protocol = BPF_CORE_READ(sk, sk_protocol);
-	if (call.protocol == IPPROTO_MPTCP) {
-		call.protocol = IPPROTO_TCP;
-		call.mptcp = 1;
-	}
-	if (call.protocol != IPPROTO_TCP && call.protocol != IPPROTO_UDP)
-		return 0;
-	call.sk = (u64)sk;
-	call.address = ctx->args[1];
-	call.socket_state = BPF_CORE_READ(socket, state);
-	if (bpf_map_update_elem(&connect_calls, &thread, &call, BPF_ANY))
+	/* If it is no socket, what is read is not used. */
+	new.sk = socket ? (u64)BPF_CORE_READ(socket, sk) : 0;
+	new.socket_state = socket ? BPF_CORE_READ(socket, state) : 0;
+	new.address = ctx->args[1];
+	new.active = 1;
+	if (call)
+		*call = new;
+	else if (bpf_map_update_elem(&connect_calls, &thread, &new, BPF_ANY))
 		count(COUNTER_MAP_FULL);
 	return 0;
 }
 
 /* It fell back to CLOSE without an sk_err. Not inline, as failed_at_once. */
-static __noinline int failed_later(const struct connect_call *call, long ret)
+static __noinline int failed_later(u64 sk, int ret)
 {
-	struct connection *c = bpf_map_lookup_elem(&connections, &call->sk);
+	struct connection *c = connection_of(sk);
 
 	if (!c)
 		return 0;
-	tcp_failed((struct sock *)call->sk, c, &call->ends, -ret);
-	next_attempt(c->cookie);
-	bpf_map_delete_elem(&connections, &call->sk);
+	tcp_failed(c, -ret);
+	next_attempt(c->facts.cookie);
+	forget(sk);
 	return 0;
 }
 
-static __always_inline void connect_returned(const struct connect_call *call, long ret)
+/* No socket changed its state: a UDP socket, or one that failed at once. */
+static __always_inline void connect_returned(const struct connect_call *call, int ret)
 {
-	struct sock *sk = (struct sock *)call->sk;
+	const struct sock *sk = (const struct sock *)call->sk;
+	u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
 
-	if (call->failed) {
-		failed_later(call, ret);
+	if (ret == -ENOTSOCK || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_MPTCP) || !is_ip(sk))
 		return;
-	}
-	if (call->started || is_undecided(ret))
-		return;
-	if (ret < 0) {
-		/* A socket that was connecting reports how that went, which
-		 * inet_sock_set_state has told already.
-		 */
-		if (call->protocol == IPPROTO_UDP || call->socket_state == SS_UNCONNECTED)
-			failed_at_once(sk, call, ret);
-	} else if (call->protocol == IPPROTO_UDP) {
-		udp_connected(sk, call);
-	}
+	if (protocol == IPPROTO_UDP && !ret)
+		udp_connected(sk, call->address);
+	/* A socket that was connecting reports how that went, which
+	 * inet_sock_set_state has told already.
+	 */
+	else if (ret && (protocol == IPPROTO_UDP || call->socket_state == SS_UNCONNECTED))
+		failed_at_once(sk, call->address, protocol == IPPROTO_UDP ? IPPROTO_UDP : IPPROTO_TCP, ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")
@@ -136,31 +132,60 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 	u64 thread = bpf_get_current_pid_tgid();
 	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
 
-	if (!call)
+	if (!call || !call->active)
 		return 0;
-	connect_returned(call, ctx->ret);
-	bpf_map_delete_elem(&connect_calls, &thread);
+	call->active = 0;
+	if (call->failed)
+		failed_later(call->sk, ctx->ret);
+	else if (!call->started && !is_undecided(ctx->ret))
+		connect_returned(call, ctx->ret);
 	return 0;
 }
 
 /* The connection behind a descriptor of the current process was accepted by it. */
-static __always_inline void on_accept(struct sock *sk, struct connection *c)
+static __always_inline void on_accept(struct connection *c)
 {
-	if (c->direction != DIRECTION_INBOUND || !may_announce(c))
+	struct connection accepted = { .facts.cookie = c->facts.cookie };
+	struct owner owner = {};
+
+	if (c->facts.direction != DIRECTION_INBOUND || c->announced)
 		return; /* it ended before it was accepted, and was told of then */
-	owner_is_current(&c->owner);
-	c->attribution = ATTRIBUTION_ACCEPT;
-	tcp_established(sk, c);
+	owner_is_current(&owner);
+	/* Meanwhile it may have ended, and another one may have the entry. */
+	if (c->facts.cookie != accepted.facts.cookie || !may_announce(c))
+		return;
+	accepted = *c;
+	accepted.facts.owner = owner;
+	accepted.facts.attribution = ATTRIBUTION_ACCEPT;
+	c->facts.owner = owner;
+	c->facts.attribution = ATTRIBUTION_ACCEPT;
+	tcp_established(&accepted);
+}
+
+/* The connection that an accept gave, or NULL, and its struct sock. */
+static __always_inline struct connection *accepted(struct socket *socket, struct sock **sk)
+{
+	struct connection *c;
+	u64 key;
+
+	*sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+	key = (u64)*sk;
+	c = key ? connection_of(key) : NULL;
+	if (c || !key)
+		return c;
+	*sk = sock_of(socket);
+	key = (u64)*sk;
+	return key ? connection_of(key) : NULL;
 }
 
 static __always_inline int on_accept_call(long fd)
 {
-	struct sock *sk = fd < 0 ? NULL : sock_of(socket_of_fd(fd));
-	u64 key = (u64)sk;
-	struct connection *c = sk ? bpf_map_lookup_elem(&connections, &key) : NULL;
+	struct file *file = fd < 0 ? NULL : file_of_fd(fd); /* it is a socket */
+	struct sock *sk;
+	struct connection *c = accepted(file ? BPF_CORE_READ(file, private_data) : NULL, &sk);
 
 	if (c)
-		on_accept(sk, c);
+		on_accept(c);
 	else if (sk)
 		tcp_accepted_late(sk);
 	return 0;
@@ -190,7 +215,6 @@ int io_uring_complete(u64 *ctx)
 	struct io_kiocb *req;
 	struct connection *c;
 	struct sock *sk;
-	u64 key;
 	int fd = -1;
 
 	if (!bpf_core_field_exists(struct io_kiocb, cqe) || bpf_probe_read_kernel(args, sizeof(args), ctx))
@@ -200,26 +224,31 @@ int io_uring_complete(u64 *ctx)
 		bpf_probe_read_kernel(&fd, sizeof(fd), &((struct io_uring_cqe *)args[2])->res);
 	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_ACCEPT))
 		fd = BPF_CORE_READ(req, cqe.res);
-	sk = fd < 0 ? NULL : sock_of(socket_of_fd(fd));
-	key = (u64)sk;
-	c = sk ? bpf_map_lookup_elem(&connections, &key) : NULL;
+	c = accepted(fd < 0 ? NULL : socket_of_fd(fd), &sk);
 	if (c)
-		on_accept(sk, c);
+		on_accept(c);
 	return 0;
 }
 
-/* Gives the socket its cookie, which the other hooks can only read. */
+/* Gives the socket its cookie, which the hooks of other kinds can only read. */
+static __always_inline bool needs_cookie(const struct bpf_sock_addr *ctx)
+{
+	return !has_cookie_helper || ctx->protocol != IPPROTO_TCP;
+}
+
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	bpf_get_socket_cookie(ctx);
+	if (needs_cookie(ctx))
+		bpf_get_socket_cookie(ctx);
 	return 1;
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	bpf_get_socket_cookie(ctx);
+	if (needs_cookie(ctx))
+		bpf_get_socket_cookie(ctx);
 	return 1;
 }
 

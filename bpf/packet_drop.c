@@ -65,10 +65,10 @@ static __always_inline bool is_spent_fin(const struct sk_buff *skb, u64 location
 
 	if (queue_purge ? reason != queue_purge : !is_in(location, purgers))
 		return false;
-	if (BPF_CORE_READ(skb, len))
+	if (skb->len)
 		return false;
-	sk = BPF_CORE_READ(skb, sk);
-	return sk && is_full_socket(sk) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+	sk = skb->sk;
+	return sk && is_of_full_socket(sk->__sk_common.skc_state) && sk->sk_protocol == IPPROTO_TCP;
 }
 
 static __always_inline bool is_duplicate(const struct sk_buff *skb, u32 reason)
@@ -123,14 +123,20 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 {
 	/* The argument and the type came together. */
 	u32 reason = bpf_core_type_exists(enum skb_drop_reason) ? ctx[2] : 0;
-	const struct sock *owner, *receiver = receiver_of(ctx);
-	struct packet p = {};
+	const struct sock *owner, *receiver;
+	struct packet p;
 
-	if (is_spent_fin(skb, (u64)location, reason) || is_spent_ack(skb, (u64)location, reason, receiver) ||
-	    is_duplicate(skb, reason)) {
+	/* Every ordinary end of a TCP connection comes here: nothing else before it. */
+	if (is_spent_fin(skb, (u64)location, reason)) {
 		count(COUNTER_FILTERED);
 		return 0;
 	}
+	receiver = receiver_of(ctx);
+	if (is_spent_ack(skb, (u64)location, reason, receiver) || is_duplicate(skb, reason)) {
+		count(COUNTER_FILTERED);
+		return 0;
+	}
+	__builtin_memset(&p, 0, sizeof(p));
 	p.drop.location = (u64)location;
 	p.drop.reason = reason;
 	read_packet(&p, skb);

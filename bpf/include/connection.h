@@ -6,6 +6,8 @@
 #include "filter.h"
 
 #define EINTR 4
+#define EEXIST 17
+#define ENOTSOCK 88
 #define EALREADY 114
 #define EISCONN 106
 #define EINPROGRESS 115
@@ -18,6 +20,7 @@
 #define S_IFSOCK 0140000
 
 #define MAX_SOCKETS 262144
+#define SOCKETS_AT_HAND 16384
 
 enum connection_state {
 	STATE_ESTABLISHED = 1,
@@ -53,25 +56,30 @@ enum known {
 	KNOWN_TCP = 1 << 3, /* retransmits and rtt_us */
 };
 
-struct connection_event {
-	u64 time_ns; /* CLOCK_BOOTTIME */
+/* What every event of a connection tells. */
+struct facts {
 	u64 cookie;
-	u64 duration_ns;
-	u64 bytes_sent;
-	u64 bytes_received;
 	struct owner owner;
 	struct endpoints ends;
 	u32 attempt;
 	u32 netns;
+	u8 direction;
+	u8 protocol;
+	u8 attribution;
+	u8 reset_by;
+};
+
+struct connection_event {
+	u64 time_ns; /* CLOCK_BOOTTIME */
+	u64 duration_ns;
+	u64 bytes_sent;
+	u64 bytes_received;
+	struct facts facts;
 	s32 return_code;
 	u32 retransmits;
 	u32 rtt_us;
 	u8 state;
-	u8 direction;
-	u8 protocol;
-	u8 attribution;
 	u8 known;
-	u8 reset_by;
 };
 
 /* So that bpf2go finds the type. */
@@ -79,38 +87,81 @@ const struct connection_event *unused_connection_event __attribute__((unused));
 
 /* What is remembered of a TCP connection while it lives. */
 struct connection {
-	u64 cookie;
+	struct facts facts; /* the ends from ESTABLISHED on */
 	u64 established_ns;
-	struct owner owner;
-	u32 attempt;
 	u32 announced; /* 1 once the established event was sent; see may_announce */
-	u8 direction;
-	u8 attribution;
-	u8 reset_by;
 	u8 late; /* established_ns is when it was seen first: how long it lasted is not known */
 };
 
 /* By address of the struct sock. An entry goes when the socket reaches CLOSE,
  * which every TCP socket does before its memory is used again.
+ *
+ * The first have their memory set aside, and one that ends leaves its own, still
+ * in the CPU's cache, to the next: to make an entry and delete it costs a third
+ * of what it does where memory is taken for each. More than these are rare, and
+ * to set it aside for all would take 50 MB.
  */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SOCKETS_AT_HAND);
+	__type(key, u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_SOCKETS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, u64);
 	__type(value, struct connection);
-} connections SEC(".maps");
+} more_connections SEC(".maps");
+
+/* How many are in more_connections. */
+volatile s64 crowded = 0;
+
+static __always_inline struct connection *connection_of(u64 sk)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, &sk);
+
+	return c || !crowded ? c : bpf_map_lookup_elem(&more_connections, &sk);
+}
+
+static __always_inline void forget(u64 sk)
+{
+	if (bpf_map_delete_elem(&connections, &sk) && crowded && !bpf_map_delete_elem(&more_connections, &sk))
+		__sync_fetch_and_add(&crowded, -1);
+}
+
+/* False: there is no room, which is counted, or with flag BPF_NOEXIST it is there
+ * already.
+ */
+static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
+{
+	long error;
+
+	if (crowded && bpf_map_lookup_elem(&more_connections, &sk)) {
+		if (flags == BPF_NOEXIST)
+			return false;
+		forget(sk);
+	}
+	error = bpf_map_update_elem(&connections, &sk, c, flags);
+	if (!error || error == -EEXIST)
+		return !error;
+	__sync_fetch_and_add(&crowded, 1); /* before anybody looks for it */
+	error = bpf_map_update_elem(&more_connections, &sk, c, BPF_NOEXIST);
+	if (error)
+		__sync_fetch_and_add(&crowded, -1);
+	if (error && error != -EEXIST)
+		count(COUNTER_MAP_FULL);
+	return !error;
+}
 
 struct udp_connection {
+	struct facts facts; /* of one that existed, duration and bytes are not known */
 	u64 established_ns;
 	u64 bytes_sent;
 	u64 bytes_received;
-	struct owner owner;
-	struct endpoints ends;
-	u32 attempt;
-	u32 netns;
-	u8 attribution; /* existing: what went before is not known, so neither are duration and bytes */
-	u8 announced;   /* the established event was sent */
+	u8 announced; /* the established event was sent */
 };
 
 /* By socket cookie: the hook that sees the release cannot see the struct sock. */
@@ -136,19 +187,19 @@ struct {
 struct connect_call {
 	u64 sk;
 	u64 address; /* the caller's struct sockaddr */
-	struct endpoints ends; /* when it failed: connect() clears the port afterwards */
 	u32 socket_state;
-	u16 protocol;
-	u8 started; /* the socket went to SYN_SENT: inet_sock_set_state tells the rest */
+	u8 active;  /* it has not returned yet */
+	u8 started; /* a socket went to SYN_SENT, now sk: inet_sock_set_state tells the rest */
 	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
-	u8 mptcp;   /* sk is that of MPTCP, until its first subflow is known */
 };
 
-/* By thread. */
+/* By thread. The entry is used again by the next call, which costs less than to
+ * make and delete one each time. Entries matter only until SYN_SENT, and calls do
+ * not wait before that: old ones may go.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SOCKETS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
 	__type(key, u64);
 	__type(value, struct connect_call);
 } connect_calls SEC(".maps");
@@ -218,6 +269,12 @@ static __always_inline u64 number_without_cookie(void)
 	return NO_COOKIE | bpf_ktime_get_boot_ns() << 7 | (bpf_get_smp_processor_id() & 127);
 }
 
+/* A socket that has no cookie yet was never connected before. */
+static __always_inline bool has_cookie(const struct sock *sk)
+{
+	return sk->__sk_common.skc_cookie.counter;
+}
+
 static __always_inline u64 cookie_of(struct sock *sk)
 {
 	u64 cookie;
@@ -258,7 +315,7 @@ static __always_inline bool may_announce(struct connection *c)
 	if (c->announced)
 		return false;
 	c->announced = 1;
-	return !bpf_map_update_elem(&announcements, &c->cookie, &value, BPF_NOEXIST);
+	return !bpf_map_update_elem(&announcements, &c->facts.cookie, &value, BPF_NOEXIST);
 }
 
 static __always_inline u32 attempt_of(u64 cookie)
@@ -293,7 +350,8 @@ static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
 {
 	struct address own, any = {};
 
-	if (!own_api.port || netns != own_api.netns)
+	if (!own_api.port || netns != own_api.netns ||
+	    (ends->local_port != own_api.port && ends->remote_port != own_api.port))
 		return false;
 	__builtin_memcpy(&own, (const void *)&own_api.ip, sizeof(own));
 	if (!same_address(&own, &any))
@@ -304,46 +362,33 @@ static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
 		(is_loopback(&ends->remote) || same_address(&ends->remote, &ends->local)));
 }
 
-/* What is known of a connection whenever an event tells of it. */
-struct known_connection {
-	u64 cookie;
-	const struct owner *owner;
-	const struct endpoints *ends;
-	u32 attempt;
-	u32 netns;
-	u8 direction;
-	u8 protocol;
-	u8 attribution;
-	u8 reset_by;
-};
-
 /* NULL: it is left out, or there is no room; both are counted. */
-static __always_inline struct connection_event *new_event(u8 state, const struct known_connection *k)
+static __always_inline struct connection_event *new_event(u8 state, const struct facts *f, u64 time_ns)
 {
-	struct subject subject = {.owner = k->owner, .ends = k->ends, .interface = k->owner->command, .known = RULES_OF_ENDS};
+	struct subject subject = {.owner = &f->owner, .ends = &f->ends, .interface = f->owner.command, .known = RULES_OF_ENDS};
 	struct connection_event *e;
 
 	/* Of one that existed, several processes may hold the socket: then none is known. */
-	if (k->attribution != ATTRIBUTION_NONE && k->owner->process.pid)
+	if (f->attribution != ATTRIBUTION_NONE && f->owner.process.pid)
 		subject.known |= RULES_OF_PROCESS;
-	if ((k->protocol == IPPROTO_TCP && is_own_api(k->ends, k->netns)) || is_left_out(&subject)) {
+	if ((f->protocol == IPPROTO_TCP && is_own_api(&f->ends, f->netns)) || is_left_out(&subject)) {
 		count(COUNTER_EXCLUDED);
 		return NULL;
 	}
 	e = reserve(sizeof(*e));
 	if (!e)
 		return NULL;
-	__builtin_memset(e, 0, sizeof(*e));
-	e->time_ns = bpf_ktime_get_boot_ns();
+	e->time_ns = time_ns;
+	e->duration_ns = 0;
+	e->bytes_sent = 0;
+	e->bytes_received = 0;
+	e->facts = *f;
+	if (!f->cookie)
+		e->facts.cookie = number_without_cookie();
+	e->return_code = 0;
+	e->retransmits = 0;
+	e->rtt_us = 0;
 	e->state = state;
-	e->direction = k->direction;
-	e->protocol = k->protocol;
-	e->cookie = k->cookie ? k->cookie : number_without_cookie();
-	e->attempt = k->attempt;
-	e->attribution = k->attribution;
-	e->reset_by = k->reset_by;
-	e->owner = *k->owner;
-	e->ends = *k->ends;
-	e->netns = k->netns;
+	e->known = 0;
 	return e;
 }

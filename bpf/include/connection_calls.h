@@ -11,17 +11,35 @@ static __always_inline struct socket *socket_of_file(const struct file *file)
 	return BPF_CORE_READ(file, private_data);
 }
 
+/* The file behind a descriptor of the current process, or NULL. */
+static __always_inline struct file *file_of_fd(int fd)
+{
+	struct file **slots, *file = NULL;
+	u32 n;
+
+	if (has_task_btf()) {
+		struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+
+		n = table->max_fds;
+		slots = table->fd;
+	} else {
+		struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+		struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+
+		n = BPF_CORE_READ(table, max_fds);
+		slots = BPF_CORE_READ(table, fd);
+	}
+	if (fd < 0 || (u32)fd >= n)
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
+	return file;
+}
+
 /* The struct socket behind a file descriptor of the current process. */
 static __always_inline struct socket *socket_of_fd(int fd)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **slot = BPF_CORE_READ(table, fd);
-	struct file *file = NULL;
+	struct file *file = file_of_fd(fd);
 
-	if (fd < 0 || (u32)fd >= BPF_CORE_READ(table, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), slot + fd);
 	return file ? socket_of_file(file) : NULL;
 }
 
@@ -70,33 +88,29 @@ static __always_inline u16 wanted_remote(u64 address, struct endpoints *e)
 /* A connect() that failed before the socket changed: nothing but the call
  * itself tells of it. (Not inline: Linux 5.10 gives all frames together 512 bytes.)
  */
-static __noinline int failed_at_once(const struct sock *sk, const struct connect_call *call, int error)
+static __noinline int failed_at_once(const struct sock *sk, u64 address, u16 protocol, int error)
 {
-	struct endpoints ends = {};
-	struct owner owner = {};
-	struct known_connection known = {
+	struct facts f = {
 		.cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter),
-		.owner = &owner,
 		.attribution = ATTRIBUTION_CONNECT,
 		.direction = DIRECTION_OUTBOUND,
-		.protocol = call->protocol,
+		.protocol = protocol,
 		.netns = netns_of(sk),
-		.ends = &ends,
 	};
 	struct connection_event *e;
 
-	endpoints_of(sk, &ends);
-	if (wanted_remote(call->address, &ends) == AF_UNSPEC)
+	endpoints_of(sk, &f.ends);
+	if (wanted_remote(address, &f.ends) == AF_UNSPEC)
 		return 0; /* it did not name a peer */
-	owner_is_current(&owner);
-	if (known.cookie) {
+	owner_is_current(&f.owner);
+	if (f.cookie) {
 		/* A UDP socket that is connected keeps that number for itself. */
-		if (call->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &known.cookie))
-			next_attempt(known.cookie);
-		known.attempt = attempt_of(known.cookie);
-		next_attempt(known.cookie);
+		if (protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &f.cookie))
+			next_attempt(f.cookie);
+		f.attempt = attempt_of(f.cookie);
+		next_attempt(f.cookie);
 	}
-	e = new_event(STATE_FAILED, &known);
+	e = new_event(STATE_FAILED, &f, bpf_ktime_get_boot_ns());
 	if (!e)
 		return 0;
 	e->return_code = error;

@@ -32,8 +32,7 @@ static __always_inline void owner_is(struct owner *owner, struct task_struct *ta
 	owner->cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 	owner->cgroups = cgroups_of(cgroup);
 	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
-	tell_process(&owner->process, task);
-	tell_cgroup(BPF_CORE_READ(cgroup, kn));
+	tell_names(&owner->process, task, owner->cgroup_id, BPF_CORE_READ(cgroup, kn));
 }
 
 /* True for the process itself and for all that it forked. */
@@ -90,17 +89,23 @@ static __always_inline void listener_exists(const struct sock *sk, struct task_s
  * its counters do not say, because the host itself failed to send a segment:
  * inbound if a process listens on the local address and port.
  */
-static __always_inline u8 direction_of(const struct sock *sk, int state)
+static __always_inline u8 direction_of(const struct sock *sk, const struct facts *f, int state)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	u64 numbers = numbers_sent(tp, state);
+	struct tcp_numbers n = {
+		.bytes_acked = BPF_CORE_READ(tp, bytes_acked),
+		.snd_nxt = BPF_CORE_READ(tp, snd_nxt),
+		.snd_una = BPF_CORE_READ(tp, snd_una),
+		.write_seq = BPF_CORE_READ(tp, write_seq),
+	};
+	u64 numbers = numbers_sent(&n, state);
 	u64 payload = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
 
 	if (state == TCP_SYN_SENT || numbers == payload + 1)
 		return DIRECTION_OUTBOUND;
 	if (state == TCP_SYN_RECV || numbers == payload)
 		return DIRECTION_INBOUND;
-	return listener_of(sk) ? DIRECTION_INBOUND : DIRECTION_OUTBOUND;
+	return listener_of(f) ? DIRECTION_INBOUND : DIRECTION_OUTBOUND;
 }
 
 /* Gives a socket its cookie. The two helpers came with Linux 5.11 and 5.12, as
@@ -124,65 +129,66 @@ static __always_inline u64 cookie_of_file(struct file *file, const struct sock *
 
 static __always_inline void tcp_exists(const struct sock *sk, u64 cookie, int state, struct task_struct *task)
 {
-	struct connection new = { .attribution = ATTRIBUTION_EXISTING };
+	struct connection new = { .facts = { .attribution = ATTRIBUTION_EXISTING, .protocol = IPPROTO_TCP } };
 	u64 key = (u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	struct connection *c = connection_of(key);
 
 	if (c) {
-		if (c->attribution == ATTRIBUTION_EXISTING)
-			is_held_too(&c->owner, task);
+		if (c->facts.attribution == ATTRIBUTION_EXISTING)
+			is_held_too(&c->facts.owner, task);
 		return;
 	}
-	owner_is(&new.owner, task);
-	new.cookie = cookie ? cookie : number_without_cookie();
-	new.direction = direction_of(sk, state);
+	owner_is(&new.facts.owner, task);
+	new.facts.cookie = cookie ? cookie : number_without_cookie();
+	new.facts.netns = netns_of(sk);
+	endpoints_of(sk, &new.facts.ends);
+	new.facts.direction = direction_of(sk, &new.facts, state);
 	if (state == TCP_SYN_SENT) {
 		new.announced = 1; /* as in on_connect: its outcome will be told */
 	} else if (state != TCP_SYN_RECV) {
 		new.established_ns = bpf_ktime_get_boot_ns();
 		new.late = 1;
 	}
-	if (bpf_map_update_elem(&connections, &key, &new, BPF_NOEXIST)) {
-		if (!bpf_map_lookup_elem(&connections, &key))
-			count(COUNTER_MAP_FULL);
+	if (!remember(key, &new, BPF_NOEXIST))
 		return;
-	}
 	/* It may have ended before the entry was there. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
-		bpf_map_delete_elem(&connections, &key);
+		forget(key);
 }
 
 static __always_inline void tcp_exists_told(const struct sock *sk, int state)
 {
 	u64 key = (u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	struct connection *c = connection_of(key);
 
-	if (!c || c->attribution != ATTRIBUTION_EXISTING)
+	if (!c || c->facts.attribution != ATTRIBUTION_EXISTING)
 		return;
 	/* inet_sock_set_state comes before the state is written, so that the check
 	 * after the insert may have been too early.
 	 */
 	if (state == TCP_CLOSE)
-		bpf_map_delete_elem(&connections, &key);
+		forget(key);
 	else if (c->established_ns && may_announce(c))
-		tcp_established(sk, c);
+		tcp_established(c);
 }
 
 /* The iterator holds the file, so the socket is not released meanwhile. */
 static __always_inline void udp_exists(const struct sock *sk, u64 cookie, struct task_struct *task)
 {
-	struct udp_connection new = { .attribution = ATTRIBUTION_EXISTING };
+	struct udp_connection new = {
+		.facts = { .cookie = cookie, .attribution = ATTRIBUTION_EXISTING, .direction = DIRECTION_OUTBOUND, .protocol = IPPROTO_UDP },
+	};
 	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
 
 	if (c) {
-		if (c->attribution == ATTRIBUTION_EXISTING)
-			is_held_too(&c->owner, task);
+		if (c->facts.attribution == ATTRIBUTION_EXISTING)
+			is_held_too(&c->facts.owner, task);
 		return;
 	}
-	owner_is(&new.owner, task);
+	owner_is(&new.facts.owner, task);
 	new.established_ns = bpf_ktime_get_boot_ns();
-	new.netns = netns_of(sk);
-	endpoints_of(sk, &new.ends);
+	new.facts.netns = netns_of(sk);
+	endpoints_of(sk, &new.facts.ends);
 	if (bpf_map_update_elem(&udp_connections, &cookie, &new, BPF_NOEXIST) &&
 	    !bpf_map_lookup_elem(&udp_connections, &cookie))
 		count(COUNTER_MAP_FULL);
@@ -193,7 +199,7 @@ static __always_inline void udp_exists_told(u64 cookie)
 	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
 
 	if (c && !c->announced)
-		udp_established(cookie, c);
+		udp_established(c);
 }
 
 enum pass {

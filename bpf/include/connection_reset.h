@@ -7,7 +7,7 @@
 
 static __always_inline bool has_flag(const struct sock *sk, int flag)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_flags) >> flag & 1;
+	return sk->__sk_common.skc_flags >> flag & 1;
 }
 
 /* The kernel also calls tcp_reset, which has this tracepoint, when it gets data for
@@ -17,14 +17,14 @@ static __always_inline bool has_flag(const struct sock *sk, int flag)
 static __always_inline void on_reset_received(const struct sock *sk)
 {
 	u64 key = (u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	struct connection *c = connection_of(key);
 	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 
 	if (!c)
 		return;
 	if ((state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2) && BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN)
 		return;
-	c->reset_by = RESET_REMOTE;
+	c->facts.reset_by = RESET_REMOTE;
 }
 
 /* A reset that answers a segment need not end the connection; one that answers
@@ -32,10 +32,10 @@ static __always_inline void on_reset_received(const struct sock *sk)
  */
 static __always_inline void on_reset_sent(u64 sk, u64 skb)
 {
-	struct connection *c = skb ? NULL : bpf_map_lookup_elem(&connections, &sk);
+	struct connection *c = skb ? NULL : connection_of(sk);
 
 	if (c)
-		c->reset_by = RESET_LOCAL;
+		c->facts.reset_by = RESET_LOCAL;
 }
 
 /* On a change of state to CLOSE. When the process gives up a connection, by a
@@ -44,15 +44,17 @@ static __always_inline void on_reset_sent(u64 sk, u64 skb)
  * without an error. A socket whose process is gone (SOCK_DEAD) may end so without
  * a reset, and so may one under repair.
  */
-static __always_inline u8 reset_by_whom(const struct sock *sk, const struct connection *c, int oldstate)
+static __always_inline u8 reset_by_whom(const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	if (c->reset_by || BPF_CORE_READ(sk, sk_err))
-		return c->reset_by;
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	if (c->facts.reset_by || sk->sk_err)
+		return c->facts.reset_by;
 	if (oldstate != TCP_ESTABLISHED && oldstate != TCP_CLOSE_WAIT && oldstate != TCP_FIN_WAIT1 &&
 	    oldstate != TCP_FIN_WAIT2 && oldstate != TCP_SYN_RECV)
 		return RESET_NONE;
 	if (has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DEAD)) ||
-	    BPF_CORE_READ_BITFIELD_PROBED((const struct tcp_sock *)sk, repair))
+	    BPF_CORE_READ_BITFIELD_PROBED(tp, repair))
 		return RESET_NONE;
 	return RESET_LOCAL;
 }

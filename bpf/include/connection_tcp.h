@@ -3,48 +3,20 @@
 
 #include "connection_reset.h"
 
-/* The ends are read from the socket if they are not given. */
-static __always_inline struct connection_event *new_tcp_event(const struct sock *sk, u8 state,
-							       const struct connection *c,
-							       const struct endpoints *given)
+static __always_inline void tcp_established(const struct connection *c)
 {
-	struct endpoints ends = {};
-	struct known_connection known = {
-		.cookie = c->cookie,
-		.attempt = c->attempt,
-		.owner = &c->owner,
-		.attribution = c->attribution,
-		.reset_by = c->reset_by,
-		.direction = c->direction,
-		.protocol = IPPROTO_TCP,
-		.netns = netns_of(sk),
-		.ends = &ends,
-	};
-
-	if (given)
-		ends = *given;
-	else
-		endpoints_of(sk, &ends);
-	return new_event(state, &known);
-}
-
-static __always_inline void tcp_established(const struct sock *sk, const struct connection *c)
-{
-	struct connection_event *e = new_tcp_event(sk, STATE_ESTABLISHED, c, NULL);
+	struct connection_event *e = new_event(STATE_ESTABLISHED, &c->facts, c->established_ns);
 
 	if (!e)
 		return;
-	e->time_ns = c->established_ns;
-	e->return_code = 0;
 	e->known = KNOWN_CODE;
 	submit(e);
 }
 
 /* An error of 0 is not known: the process gave up before there was an outcome. */
-static __always_inline void tcp_failed(const struct sock *sk, const struct connection *c,
-				       const struct endpoints *ends, int error)
+static __always_inline void tcp_failed(const struct connection *c, int error)
 {
-	struct connection_event *e = new_tcp_event(sk, STATE_FAILED, c, ends);
+	struct connection_event *e = new_event(STATE_FAILED, &c->facts, bpf_ktime_get_boot_ns());
 
 	if (!e)
 		return;
@@ -55,19 +27,26 @@ static __always_inline void tcp_failed(const struct sock *sk, const struct conne
 	submit(e);
 }
 
+/* Fields of a struct tcp_sock that tell how much was sent. */
+struct tcp_numbers {
+	u64 bytes_acked;
+	u32 snd_nxt;
+	u32 snd_una;
+	u32 write_seq;
+};
+
 /* The sequence numbers that left the socket, without that of a FIN: bytes_acked
  * is 64 bits wide, and what is not acknowledged yet is less than 4 GiB. The FIN
  * takes the last number, so it was sent if nothing is left to send. The SYN of
  * a connect takes one that bytes_acked counts; that of an accept is not counted.
  */
-static __always_inline u64 numbers_sent(const struct tcp_sock *tp, int state)
+static __always_inline u64 numbers_sent(const struct tcp_numbers *n, int state)
 {
-	u32 next = BPF_CORE_READ(tp, snd_nxt);
-	u64 sent = BPF_CORE_READ(tp, bytes_acked) + (u32)(next - BPF_CORE_READ(tp, snd_una));
+	u64 sent = n->bytes_acked + (u32)(n->snd_nxt - n->snd_una);
 	bool fin_queued = state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
 			  state == TCP_LAST_ACK;
 
-	return sent && fin_queued && next == BPF_CORE_READ(tp, write_seq) ? sent - 1 : sent;
+	return sent && fin_queued && n->snd_nxt == n->write_seq ? sent - 1 : sent;
 }
 
 /* Payload that left the socket. (tcp_sock.bytes_sent counts a segment again
@@ -75,18 +54,24 @@ static __always_inline u64 numbers_sent(const struct tcp_sock *tp, int state)
  */
 static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	u64 sent = numbers_sent(tp, oldstate);
+	struct tcp_numbers n = {
+		.bytes_acked = tp->bytes_acked,
+		.snd_nxt = tp->snd_nxt,
+		.snd_una = tp->snd_una,
+		.write_seq = tp->write_seq,
+	};
+	u64 sent = numbers_sent(&n, oldstate);
 
-	return sent && c->direction == DIRECTION_OUTBOUND ? sent - 1 : sent;
+	return sent && c->facts.direction == DIRECTION_OUTBOUND ? sent - 1 : sent;
 }
 
 /* bytes_received counts the FIN of the peer as a byte (tcp_rcv_nxt_update by
  * end_seq); SOCK_DONE is set when that FIN was taken in, and only then.
  */
-static __always_inline void tcp_closed(const struct sock *sk, const struct connection *c, int oldstate)
+static __always_inline void tcp_closed(const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	struct connection_event *e = new_tcp_event(sk, STATE_CLOSED, c, NULL);
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	struct connection_event *e = new_event(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
 	u64 done;
 
 	if (!e)
@@ -94,37 +79,25 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct conne
 	done = has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
 	e->duration_ns = e->time_ns - c->established_ns;
 	e->bytes_sent = payload_sent(tp, c, oldstate);
-	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	e->bytes_received = tp->bytes_received;
 	if (e->bytes_received >= done)
 		e->bytes_received -= done;
-	e->retransmits = BPF_CORE_READ(tp, total_retrans);
-	e->rtt_us = BPF_CORE_READ(tp, srtt_us) >> 3;
-	e->return_code = -BPF_CORE_READ(sk, sk_err);
+	e->retransmits = tp->total_retrans;
+	e->rtt_us = tp->srtt_us >> 3;
+	e->return_code = -sk->sk_err;
 	e->known = KNOWN_CODE | KNOWN_BYTES | KNOWN_TCP | (c->late ? 0 : KNOWN_DURATION);
 	submit(e);
 }
 
-static __always_inline void remember(const struct sock *sk, const struct connection *c)
-{
-	u64 key = (u64)sk;
-
-	if (bpf_map_update_elem(&connections, &key, c, BPF_ANY))
-		count(COUNTER_MAP_FULL);
-}
-
-/* Who listens where this socket was accepted. Who does now comes before who did
+/* Who listens where these ends were accepted. Who does now comes before who did
  * so last.
  */
-static __always_inline struct listening *listener_of(const struct sock *sk)
+static __always_inline struct listening *listener_of(const struct facts *f)
 {
-	struct listener_key key = { .netns = netns_of(sk) };
+	struct listener_key key = { .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
 	struct listening *l, *best = NULL;
-	struct endpoints ends = {};
 	int i;
 
-	endpoints_of(sk, &ends);
-	key.ip = ends.local;
-	key.port = ends.local_port;
 	for (i = 0; i < 3; i++) {
 		if (i == 1)
 			__builtin_memset(&key.ip, 0, sizeof(key.ip)); /* listens on :: */
@@ -138,14 +111,14 @@ static __always_inline struct listening *listener_of(const struct sock *sk)
 }
 
 /* Fills in the process that listens, if there is just one such process. */
-static __always_inline void owner_is_listener(const struct sock *sk, struct connection *c)
+static __always_inline void owner_is_listener(struct facts *f)
 {
-	struct listening *l = listener_of(sk);
+	struct listening *l = listener_of(f);
 
 	if (!l || l->shared)
 		return;
-	c->owner = l->owner;
-	c->attribution = ATTRIBUTION_LISTENER;
+	f->owner = l->owner;
+	f->attribution = ATTRIBUTION_LISTENER;
 }
 
 static __always_inline struct listening *listening_of(const struct sock *sk, struct listener_key *key)
@@ -198,74 +171,79 @@ static __always_inline void on_listen_end(const struct sock *sk)
  * opens and accepts further subflows by itself: they belong to the process of the
  * first, not to the kernel's thread.
  */
-static __always_inline struct connection *first_subflow_of(const struct sock *sk)
+static __always_inline struct connection *first_subflow_of(const struct tcp_sock *tp)
 {
 	struct mptcp_subflow_context *subflow;
 	struct mptcp_sock *msk;
 	u64 first;
 
-	if (!bpf_core_type_exists(struct mptcp_sock) || !BPF_CORE_READ((const struct tcp_sock *)sk, is_mptcp))
+	if (!bpf_core_type_exists(struct mptcp_sock) || !tp->is_mptcp)
 		return NULL;
-	subflow = BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_data);
+	subflow = BPF_CORE_READ(&tp->inet_conn, icsk_ulp_data);
 	msk = (struct mptcp_sock *)BPF_CORE_READ(subflow, conn);
 	first = (u64)BPF_CORE_READ(msk, first);
-	return first == (u64)sk ? NULL : bpf_map_lookup_elem(&connections, &first);
+	return first == (u64)tp ? NULL : connection_of(first);
 }
 
-static __always_inline void on_connect(struct sock *sk)
+static __always_inline void on_connect(struct sock *sk, const struct tcp_sock *tp)
 {
 	struct connection c = {
-		.direction = DIRECTION_OUTBOUND,
-		.attribution = ATTRIBUTION_CONNECT,
+		.facts = { .direction = DIRECTION_OUTBOUND, .attribution = ATTRIBUTION_CONNECT, .protocol = IPPROTO_TCP },
 		.announced = 1,
 	};
 	u64 thread = bpf_get_current_pid_tgid();
-	struct connection *first = first_subflow_of(sk);
+	struct connection *first = first_subflow_of(tp);
 	struct connect_call *call;
 
-	c.cookie = cookie_of(sk);
-	c.attempt = attempt_of(c.cookie);
+	if (has_cookie(sk))
+		c.facts.attempt = attempt_of(sk->__sk_common.skc_cookie.counter);
+	c.facts.cookie = cookie_of(sk);
+	c.facts.netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
 	if (first) {
-		c.owner = first->owner;
-		c.attribution = first->attribution;
+		c.facts.owner = first->facts.owner;
+		c.facts.attribution = first->facts.attribution;
 	} else {
-		owner_is_current(&c.owner);
+		owner_is_current(&c.facts.owner);
 	}
-	remember(sk, &c);
+	remember((u64)sk, &c, BPF_ANY);
 	call = bpf_map_lookup_elem(&connect_calls, &thread);
-	if (call && (call->sk == (u64)sk || call->mptcp)) {
+	if (call && call->active) {
 		call->sk = (u64)sk;
 		call->started = 1;
 	}
 }
 
-static __always_inline void on_established(struct sock *sk, int oldstate)
+/* The ends, the local port among them, are there from now on. */
+static __always_inline void on_established(struct sock *sk, const struct tcp_sock *tp, int oldstate)
 {
 	u64 key = (u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
-	struct connection new = { .direction = DIRECTION_INBOUND }, *first;
+	struct connection *c = connection_of(key);
+	struct connection new = { .facts = { .direction = DIRECTION_INBOUND, .protocol = IPPROTO_TCP } }, *first;
 
 	/* Also accepted before the handshake was complete (TCP fast open). */
 	if (c && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
+		endpoints_of_tcp(tp, &c->facts.ends);
 		c->established_ns = bpf_ktime_get_boot_ns();
-		if (c->direction == DIRECTION_OUTBOUND || may_announce(c))
-			tcp_established(sk, c);
+		if (c->facts.direction == DIRECTION_OUTBOUND || may_announce(c))
+			tcp_established(c);
 		return;
 	}
-	new.cookie = cookie_of(sk);
+	new.facts.cookie = cookie_of(sk);
+	new.facts.netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
+	endpoints_of_tcp(tp, &new.facts.ends);
 	new.established_ns = bpf_ktime_get_boot_ns();
 	if (oldstate == TCP_SYN_SENT) {
 		/* connect() came before this program, and no iterator yet. */
-		new.direction = DIRECTION_OUTBOUND;
+		new.facts.direction = DIRECTION_OUTBOUND;
 		new.announced = 1;
-		tcp_established(sk, &new);
-	} else if ((first = first_subflow_of(sk)) && first->attribution != ATTRIBUTION_NONE) {
-		new.owner = first->owner;
-		new.attribution = first->attribution;
+		tcp_established(&new);
+	} else if ((first = first_subflow_of(tp)) && first->facts.attribution != ATTRIBUTION_NONE) {
+		new.facts.owner = first->facts.owner;
+		new.facts.attribution = first->facts.attribution;
 		new.announced = 1;
-		tcp_established(sk, &new);
+		tcp_established(&new);
 	}
-	remember(sk, &new);
+	remember(key, &new, BPF_ANY);
 }
 
 /* An accept of what inet_sock_set_state has not told of: the connection was
@@ -275,60 +253,71 @@ static __always_inline void on_established(struct sock *sk, int oldstate)
 static __always_inline void tcp_accepted_late(const struct sock *sk)
 {
 	struct connection c = {
-		.direction = DIRECTION_INBOUND,
-		.attribution = ATTRIBUTION_ACCEPT,
+		.facts = { .direction = DIRECTION_INBOUND, .attribution = ATTRIBUTION_ACCEPT, .protocol = IPPROTO_TCP },
 	};
 	int state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	u64 key = (u64)sk;
 
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN)
 		return;
-	c.cookie = number_of(sk);
-	owner_is_current(&c.owner);
+	c.facts.cookie = number_of(sk);
+	c.facts.netns = netns_of(sk);
+	owner_is_current(&c.facts.owner);
 	if (state != TCP_SYN_RECV) {
+		endpoints_of(sk, &c.facts.ends);
 		c.established_ns = bpf_ktime_get_boot_ns();
 		c.announced = 1;
 		c.late = 1;
 	}
-	remember(sk, &c);
+	if (!remember(key, &c, BPF_ANY))
+		return;
 	/* It may have ended before the entry was there. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
-		bpf_map_delete_elem(&connections, &key);
+		forget(key);
 	else if (c.late)
-		tcp_established(sk, &c);
+		tcp_established(&c);
 }
 
-static __always_inline void on_close(const struct sock *sk, int oldstate)
+/* It ends without having been established. True: the return of connect() will tell
+ * of it.
+ */
+static __always_inline bool on_failure(const struct tcp_sock *tp, struct connection *c, int oldstate)
 {
-	u64 key = (u64)sk;
 	u64 thread = bpf_get_current_pid_tgid();
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
-	struct connect_call *call;
-	int error;
+	int error = tp->inet_conn.icsk_inet.sk.sk_err;
+	struct connect_call *call = error ? NULL : bpf_map_lookup_elem(&connect_calls, &thread);
+
+	endpoints_of_tcp(tp, &c->facts.ends); /* connect() clears the port afterwards */
+	if (call && call->active && call->sk == (u64)tp) {
+		call->failed = 1;
+		return true;
+	}
+	c->facts.reset_by = reset_by_whom(tp, c, oldstate);
+	tcp_failed(c, error);
+	return false;
+}
+
+static __always_inline void on_close(const struct tcp_sock *tp, int oldstate)
+{
+	u64 key = (u64)tp;
+	struct connection *c = connection_of(key);
 
 	if (!c)
 		return;
 	if (oldstate == TCP_SYN_SENT || !c->established_ns) {
-		error = BPF_CORE_READ(sk, sk_err);
-		call = error ? NULL : bpf_map_lookup_elem(&connect_calls, &thread);
-		if (call && call->sk == key) {
-			call->failed = 1;
-			endpoints_of(sk, &call->ends);
+		if (on_failure(tp, c, oldstate))
 			return;
-		}
-		c->reset_by = reset_by_whom(sk, c, oldstate);
-		tcp_failed(sk, c, NULL, error);
 	} else {
 		if (may_announce(c)) {
-			if (c->attribution == ATTRIBUTION_NONE)
-				owner_is_listener(sk, c);
-			tcp_established(sk, c);
+			if (c->facts.attribution == ATTRIBUTION_NONE)
+				owner_is_listener(&c->facts);
+			tcp_established(c);
 		}
-		c->reset_by = reset_by_whom(sk, c, oldstate);
-		tcp_closed(sk, c, oldstate);
+		c->facts.reset_by = reset_by_whom(tp, c, oldstate);
+		tcp_closed(tp, c, oldstate);
 	}
 	/* The process still has the socket and may connect it again. */
-	if (c->direction == DIRECTION_OUTBOUND && BPF_CORE_READ(sk, sk_socket))
-		next_attempt(c->cookie);
-	bpf_map_delete_elem(&connections, &key);
+	if (c->facts.direction == DIRECTION_OUTBOUND && tp->inet_conn.icsk_inet.sk.sk_socket)
+		next_attempt(c->facts.cookie);
+	forget(key);
 }

@@ -53,7 +53,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct process);
-	__type(value, u8);
+	__type(value, u64); /* the cgroup that was told of with it */
 } told_processes SEC(".maps");
 
 struct {
@@ -150,29 +150,23 @@ static __always_inline void process_is(struct process *process, struct task_stru
 	process->exec_id = BPF_CORE_READ(task, self_exec_id);
 }
 
-/* The task is one of the process, whose identity this is. */
-static __noinline int tell_process(struct process *process, struct task_struct *task)
+static __always_inline bool tell_process(struct process *process, struct task_struct *task)
 {
+	struct named *n = reserve_names();
 	struct task_struct *parent;
-	struct named *n;
-	u8 told = 1;
 
-	if (bpf_map_lookup_elem(&told_processes, process))
-		return 0;
-	n = reserve_names();
 	if (!n)
-		return 0;
+		return false;
 	n->process = *process;
 	n->path_end = read_executable(n, task);
 	parent = BPF_CORE_READ(task, group_leader, real_parent);
 	n->parent_pid = BPF_CORE_READ(parent, tgid);
 	BPF_CORE_READ_STR_INTO(&n->parent_command, parent, group_leader, comm);
 	bpf_ringbuf_submit(n, BPF_RB_NO_WAKEUP);
-	bpf_map_update_elem(&told_processes, process, &told, BPF_ANY);
-	return 0;
+	return true;
 }
 
-/* In any context. */
+/* In any context. False: there was no room. */
 static __noinline int tell_cgroup(struct kernfs_node *node)
 {
 	u64 id = BPF_CORE_READ(node, id);
@@ -180,14 +174,37 @@ static __noinline int tell_cgroup(struct kernfs_node *node)
 	u8 told = 1;
 
 	if (!id || bpf_map_lookup_elem(&told_cgroups, &id))
-		return 0;
+		return true;
 	n = reserve_names();
 	if (!n)
-		return 0;
+		return false;
 	n->cgroup_id = id;
 	n->path_end = read_cgroup_path(n, node);
 	/* At once: the files that name a container may be gone soon. */
 	bpf_ringbuf_submit(n, BPF_RB_FORCE_WAKEUP);
 	bpf_map_update_elem(&told_cgroups, &id, &told, BPF_ANY);
+	return true;
+}
+
+/* The task is one of the process, whose identity this is; node is that of its
+ * cgroup.
+ */
+static __noinline int tell_new_names(struct process *process, struct task_struct *task, u64 cgroup_id,
+				     struct kernfs_node *node)
+{
+	if (!bpf_map_lookup_elem(&told_processes, process) && !tell_process(process, task))
+		return 0;
+	if (tell_cgroup(node))
+		bpf_map_update_elem(&told_processes, process, &cgroup_id, BPF_ANY);
 	return 0;
+}
+
+/* Nearly always both were told of before: one lookup says so. */
+static __always_inline void tell_names(struct process *process, struct task_struct *task, u64 cgroup_id,
+				       struct kernfs_node *node)
+{
+	u64 *told = bpf_map_lookup_elem(&told_processes, process);
+
+	if (!told || *told != cgroup_id)
+		tell_new_names(process, task, cgroup_id, node);
 }

@@ -67,15 +67,32 @@ static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
  */
 static __always_inline void owner_is_current(struct owner *owner)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task, *leader;
+	struct kernfs_node *node;
+	struct cgroup *cgroup;
 	struct process process;
 
-	process_is(&process, task);
+	if (has_task_btf()) {
+		task = bpf_get_current_task_btf();
+		leader = task->group_leader;
+		cgroup = task->cgroups->dfl_cgrp;
+		node = cgroup->kn;
+		process.pid = task->tgid;
+		process.exec_id = task->self_exec_id;
+		process.start_ns = leader->start_boottime;
+		owner->uid = task->cred->uid.val;
+		owner->cgroup_id = node->id;
+	} else {
+		task = (struct task_struct *)bpf_get_current_task();
+		leader = BPF_CORE_READ(task, group_leader);
+		cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+		node = BPF_CORE_READ(cgroup, kn);
+		process_is(&process, task);
+		owner->uid = bpf_get_current_uid_gid();
+		owner->cgroup_id = bpf_get_current_cgroup_id();
+	}
 	owner->process = process;
-	owner->uid = bpf_get_current_uid_gid();
-	owner->cgroup_id = bpf_get_current_cgroup_id();
-	owner->cgroups = cgroups_of(BPF_CORE_READ(task, cgroups, dfl_cgrp));
-	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
-	tell_process(&process, task);
-	tell_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn));
+	owner->cgroups = cgroups_of(cgroup);
+	bpf_probe_read_kernel_str(&owner->command, sizeof(owner->command), &leader->comm);
+	tell_names(&process, task, owner->cgroup_id, node);
 }

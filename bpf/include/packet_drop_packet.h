@@ -81,11 +81,14 @@ struct packet {
 /* Of the running kernel: the tracepoint tells the receiving socket. */
 const volatile bool has_rx_sk = false;
 
+static __always_inline bool is_of_full_socket(u8 state)
+{
+	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+}
+
 static __always_inline bool is_full_socket(const struct sock *sk)
 {
-	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
-
-	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+	return is_of_full_socket(BPF_CORE_READ(sk, __sk_common.skc_state));
 }
 
 static __always_inline bool read_header(void *to, u32 size, const struct packet *p, const void *from)

@@ -14,90 +14,97 @@ import (
 )
 
 type connectionConnectCall struct {
-	_       structs.HostLayout
-	Sk      uint64
-	Address uint64
-	Ends    struct {
-		_     structs.HostLayout
-		Local struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		Remote struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		LocalPort  uint16
-		RemotePort uint16
-	}
+	_           structs.HostLayout
+	Sk          uint64
+	Address     uint64
 	SocketState uint32
-	Protocol    uint16
+	Active      uint8
 	Started     uint8
 	Failed      uint8
-	Mptcp       uint8
-	_           [3]byte
+	_           [1]byte
 }
 
 type connectionConnection struct {
-	_             structs.HostLayout
-	Cookie        uint64
-	EstablishedNs uint64
-	Owner         struct {
-		_        structs.HostLayout
-		CgroupId uint64
-		Process  connectionProcess
-		Uid      uint32
-		Cgroups  uint32
-		Command  [16]int8
+	_     structs.HostLayout
+	Facts struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  connectionProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
+		}
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
+		}
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
 	}
-	Attempt     uint32
-	Announced   uint32
-	Direction   uint8
-	Attribution uint8
-	ResetBy     uint8
-	Late        uint8
-	_           [4]byte
+	EstablishedNs uint64
+	Announced     uint32
+	Late          uint8
+	_             [3]byte
 }
 
 type connectionConnectionEvent struct {
 	_             structs.HostLayout
 	TimeNs        uint64
-	Cookie        uint64
 	DurationNs    uint64
 	BytesSent     uint64
 	BytesReceived uint64
-	Owner         struct {
-		_        structs.HostLayout
-		CgroupId uint64
-		Process  connectionProcess
-		Uid      uint32
-		Cgroups  uint32
-		Command  [16]int8
-	}
-	Ends struct {
-		_     structs.HostLayout
-		Local struct {
-			_  structs.HostLayout
-			Ip [16]uint8
+	Facts         struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  connectionProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
 		}
-		Remote struct {
-			_  structs.HostLayout
-			Ip [16]uint8
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
 		}
-		LocalPort  uint16
-		RemotePort uint16
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
 	}
-	Attempt     uint32
-	Netns       uint32
 	ReturnCode  int32
 	Retransmits uint32
 	RttUs       uint32
 	State       uint8
-	Direction   uint8
-	Protocol    uint8
-	Attribution uint8
 	Known       uint8
-	ResetBy     uint8
 	_           [2]byte
 }
 
@@ -163,36 +170,43 @@ type connectionRule struct {
 }
 
 type connectionUdpConnection struct {
-	_             structs.HostLayout
+	_     structs.HostLayout
+	Facts struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  connectionProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
+		}
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
+		}
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
+	}
 	EstablishedNs uint64
 	BytesSent     uint64
 	BytesReceived uint64
-	Owner         struct {
-		_        structs.HostLayout
-		CgroupId uint64
-		Process  connectionProcess
-		Uid      uint32
-		Cgroups  uint32
-		Command  [16]int8
-	}
-	Ends struct {
-		_     structs.HostLayout
-		Local struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		Remote struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		LocalPort  uint16
-		RemotePort uint16
-	}
-	Attempt     uint32
-	Netns       uint32
-	Attribution uint8
-	Announced   uint8
-	_           [2]byte
+	Announced     uint8
+	_             [7]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -207,6 +221,7 @@ const (
 	connectionMapEvents                = "events"
 	connectionMapListeners             = "listeners"
 	connectionMapListeningSockets      = "listening_sockets"
+	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
@@ -228,6 +243,7 @@ const (
 	connectionProgTcpReceiveReset      = "tcp_receive_reset"
 	connectionProgTcpSendReset         = "tcp_send_reset"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
+	connectionVarCrowded               = "crowded"
 	connectionVarExcludes              = "excludes"
 	connectionVarFilterCgroups         = "filter_cgroups"
 	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
@@ -312,6 +328,7 @@ type connectionMapSpecs struct {
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	ListeningSockets *ebpf.MapSpec `ebpf:"listening_sockets"`
+	MoreConnections  *ebpf.MapSpec `ebpf:"more_connections"`
 	Names            *ebpf.MapSpec `ebpf:"names"`
 	ToldCgroups      *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses    *ebpf.MapSpec `ebpf:"told_processes"`
@@ -323,6 +340,7 @@ type connectionMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionVariableSpecs struct {
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
+	Crowded               *ebpf.VariableSpec `ebpf:"crowded"`
 	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
@@ -363,6 +381,7 @@ type connectionMaps struct {
 	Events           *ebpf.Map `ebpf:"events"`
 	Listeners        *ebpf.Map `ebpf:"listeners"`
 	ListeningSockets *ebpf.Map `ebpf:"listening_sockets"`
+	MoreConnections  *ebpf.Map `ebpf:"more_connections"`
 	Names            *ebpf.Map `ebpf:"names"`
 	ToldCgroups      *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses    *ebpf.Map `ebpf:"told_processes"`
@@ -379,6 +398,7 @@ func (m *connectionMaps) Close() error {
 		m.Events,
 		m.Listeners,
 		m.ListeningSockets,
+		m.MoreConnections,
 		m.Names,
 		m.ToldCgroups,
 		m.ToldProcesses,
@@ -391,6 +411,7 @@ func (m *connectionMaps) Close() error {
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionVariables struct {
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
+	Crowded               *ebpf.Variable `ebpf:"crowded"`
 	Excludes              *ebpf.Variable `ebpf:"excludes"`
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`

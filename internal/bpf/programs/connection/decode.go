@@ -14,7 +14,7 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// The numbers are those of the enums in bpf/connection.c.
+// The numbers are those of the enums in bpf/include/connection.h.
 var (
 	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
 	directions   = [...]string{1: "outbound", 2: "inbound"}
@@ -124,17 +124,17 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	}
 	// The layout comes from the object's BTF; the reader's buffer is aligned.
 	e := (*connectionConnectionEvent)(unsafe.Pointer(unsafe.SliceData(record)))
-	if int(e.State) >= len(states) || int(e.Direction) >= len(directions) || int(e.Attribution) >= len(attributions) || int(e.ResetBy) >= len(resetters) {
-		return fmt.Errorf("record with state %d, direction %d, attribution %d, reset by %d", e.State, e.Direction, e.Attribution, e.ResetBy)
+	if int(e.State) >= len(states) || int(e.Facts.Direction) >= len(directions) || int(e.Facts.Attribution) >= len(attributions) || int(e.Facts.ResetBy) >= len(resetters) {
+		return fmt.Errorf("record with state %d, direction %d, attribution %d, reset by %d", e.State, e.Facts.Direction, e.Facts.Attribution, e.Facts.ResetBy)
 	}
 	b.Append(d.host.Clock.Wall(e.TimeNs))
 	d.owner(e, b)
-	b.SetInt(event.NetNS, int64(e.Netns))
-	b.SetID(columns.id, d.host.Boot, int64(e.Cookie|uint64(e.Attempt)<<attemptShift))
+	b.SetInt(event.NetNS, int64(e.Facts.Netns))
+	b.SetID(columns.id, d.host.Boot, int64(e.Facts.Cookie|uint64(e.Facts.Attempt)<<attemptShift))
 	b.SetString(columns.state, states[e.State])
-	b.SetString(columns.direction, directions[e.Direction])
+	b.SetString(columns.direction, directions[e.Facts.Direction])
 	protocol := "tcp"
-	if e.Protocol == unix.IPPROTO_UDP {
+	if e.Facts.Protocol == unix.IPPROTO_UDP {
 		protocol = "udp"
 	}
 	b.SetString(columns.protocol, protocol)
@@ -145,8 +145,8 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 			b.SetString(columns.err, unix.ErrnoName(unix.Errno(-e.ReturnCode)))
 		}
 	}
-	if e.ResetBy != 0 {
-		b.SetString(columns.resetBy, resetters[e.ResetBy])
+	if e.Facts.ResetBy != 0 {
+		b.SetString(columns.resetBy, resetters[e.Facts.ResetBy])
 	}
 	if e.Known&knownDuration != 0 {
 		b.SetInt(columns.duration, int64(e.DurationNs))
@@ -165,31 +165,31 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 }
 
 func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
-	process := bpf.ProcessID{PID: e.Owner.Process.Pid, ExecID: e.Owner.Process.ExecId, StartNs: e.Owner.Process.StartNs}
+	process := bpf.ProcessID{PID: e.Facts.Owner.Process.Pid, ExecID: e.Facts.Owner.Process.ExecId, StartNs: e.Facts.Owner.Process.StartNs}
 	// The process that called listen() may have left the socket to a child and
 	// ended; it owns nothing then.
-	if e.Attribution == 0 || (attributions[e.Attribution] == "listener" && !process.Alive()) {
+	if e.Facts.Attribution == 0 || (attributions[e.Facts.Attribution] == "listener" && !process.Alive()) {
 		return
 	}
-	b.SetString(columns.attribution, attributions[e.Attribution])
-	if e.Owner.Process.Pid == 0 {
+	b.SetString(columns.attribution, attributions[e.Facts.Attribution])
+	if e.Facts.Owner.Process.Pid == 0 {
 		return // it existed, and several processes held it
 	}
-	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Owner.Command[0])), len(e.Owner.Command))
+	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Facts.Owner.Command[0])), len(e.Facts.Owner.Command))
 	if end := bytes.IndexByte(command, 0); end >= 0 {
 		command = command[:end]
 	}
 	b.SetBytes(event.Command, command)
 	d.host.Names.SetProcess(b, process)
-	d.host.Names.SetUser(b, e.Owner.Uid)
-	d.host.Names.SetCgroup(b, e.Owner.CgroupId)
+	d.host.Names.SetUser(b, e.Facts.Owner.Uid)
+	d.host.Names.SetCgroup(b, e.Facts.Owner.CgroupId)
 }
 
 // endpoints gives source and destination: the source opened the connection.
 func endpoints(e *connectionConnectionEvent, b *event.Batch) {
-	source, sourcePort := netip.AddrFrom16(e.Ends.Local.Ip), e.Ends.LocalPort
-	destination, destinationPort := netip.AddrFrom16(e.Ends.Remote.Ip), e.Ends.RemotePort
-	if directions[e.Direction] == "inbound" {
+	source, sourcePort := netip.AddrFrom16(e.Facts.Ends.Local.Ip), e.Facts.Ends.LocalPort
+	destination, destinationPort := netip.AddrFrom16(e.Facts.Ends.Remote.Ip), e.Facts.Ends.RemotePort
+	if directions[e.Facts.Direction] == "inbound" {
 		source, sourcePort, destination, destinationPort = destination, destinationPort, source, sourcePort
 	}
 	setEnd(b, columns.sourceIP, columns.sourcePort, source, sourcePort)
