@@ -145,21 +145,18 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 /* The connection behind a descriptor of the current process was accepted by it. */
 static __always_inline void on_accept(struct connection *c)
 {
-	struct connection accepted = { .facts.cookie = c->facts.cookie };
+	u64 cookie = c->facts.cookie;
 	struct owner owner = {};
 
 	if (c->facts.direction != DIRECTION_INBOUND || c->announced)
 		return; /* it ended before it was accepted, and was told of then */
 	owner_is_current(&owner);
-	/* Meanwhile it may have ended, and another one may have the entry. */
-	if (c->facts.cookie != accepted.facts.cookie || !may_announce(c))
+	/* Meanwhile it may have ended, and another one may have its entry. */
+	if (c->facts.cookie != cookie || !may_announce(c))
 		return;
-	accepted = *c;
-	accepted.facts.owner = owner;
-	accepted.facts.attribution = ATTRIBUTION_ACCEPT;
 	c->facts.owner = owner;
 	c->facts.attribution = ATTRIBUTION_ACCEPT;
-	tcp_established(&accepted);
+	tcp_established(c);
 }
 
 /* The connection that an accept gave, or NULL, and its struct sock. */
