@@ -23,6 +23,7 @@
  */
 #include "connection_calls.h"
 #include "connection_existing.h"
+#include "connection_flows.h"
 #include "connection_tcp.h"
 #include "connection_udp.h"
 
@@ -257,24 +258,87 @@ int sock_release(struct bpf_sock *ctx)
 	return 1;
 }
 
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	on_datagram4(ctx);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	on_datagram6(ctx);
+	return 1;
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	on_datagram4(ctx);
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	on_datagram6(ctx);
+	return 1;
+}
+
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 {
-	struct udp_connection *c = ret > 0 ? udp_connection_of(sk) : NULL;
+	struct udp_connection *c;
+	struct flow *f;
 
-	if (c)
-		__sync_fetch_and_add(&c->bytes_sent, ret);
+	if (sk->sk_protocol != IPPROTO_UDP)
+		return 0;
+	c = udp_connection_of(sk);
+	f = flow_of(sk, c, DIRECTION_OUTBOUND, ret < 0 ? ret : 0);
+	if (ret < 0)
+		return 0;
+	if (f)
+		add_sent(&f->traffic, ret);
+	else if (c)
+		add_sent(&c->traffic, ret);
 	return 0;
 }
 
-/* The kernel passes 0 for MSG_PEEK. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
-	struct udp_connection *c = ret > 0 ? udp_connection_of(sk) : NULL;
+	struct udp_connection *c;
+	struct flow *f;
 
-	if (c)
-		__sync_fetch_and_add(&c->bytes_received, ret);
+	if (sk->sk_protocol != IPPROTO_UDP || flags & (MSG_PEEK | MSG_ERRQUEUE))
+		return 0;
+	c = udp_connection_of(sk);
+	f = flow_of(sk, c, DIRECTION_INBOUND, ret < 0 ? ret : 0);
+	if (ret < 0)
+		return 0;
+	if (f)
+		add_received(&f->traffic, ret);
+	else if (c)
+		add_received(&c->traffic, ret);
+	return 0;
+}
+
+/* Run from time to time. */
+SEC("iter/bpf_map_elem")
+int idle_flows(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct flow_key *key = ctx->key;
+	struct flow *value = ctx->value;
+	struct flow_key idle;
+	struct flow f;
+
+	if (!key || !value || value->last_ns + udp_idle_ns > bpf_ktime_get_boot_ns())
+		return 0;
+	idle = *key;
+	f = *value;
+	if (!bpf_map_delete_elem(&flows, &idle) && !f.failed)
+		flow_closed(&f);
 	return 0;
 }
 

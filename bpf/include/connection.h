@@ -39,6 +39,7 @@ enum attribution {
 	ATTRIBUTION_ACCEPT,
 	ATTRIBUTION_LISTENER,
 	ATTRIBUTION_EXISTING, /* found at the start; the owner has pid 0 if it is not known */
+	ATTRIBUTION_DATAGRAM, /* it sent or received what began a flow */
 };
 
 /* Who reset a connection, seen from this host. */
@@ -54,6 +55,7 @@ enum known {
 	KNOWN_DURATION = 1 << 1,
 	KNOWN_BYTES = 1 << 2,
 	KNOWN_TCP = 1 << 3, /* retransmits and rtt_us */
+	KNOWN_MESSAGES = 1 << 4,
 };
 
 /* What every event of a connection tells. */
@@ -69,11 +71,17 @@ struct facts {
 	u8 reset_by;
 };
 
+struct traffic {
+	u64 bytes_sent;
+	u64 bytes_received;
+	u64 messages_sent;
+	u64 messages_received;
+};
+
 struct connection_event {
 	u64 time_ns; /* CLOCK_BOOTTIME */
 	u64 duration_ns;
-	u64 bytes_sent;
-	u64 bytes_received;
+	struct traffic traffic;
 	struct facts facts;
 	s32 return_code;
 	u32 retransmits;
@@ -159,8 +167,7 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 struct udp_connection {
 	struct facts facts; /* of one that existed, duration and bytes are not known */
 	u64 established_ns;
-	u64 bytes_sent;
-	u64 bytes_received;
+	struct traffic traffic;
 	u8 announced; /* the established event was sent */
 };
 
@@ -237,7 +244,7 @@ struct {
 	__type(value, u8);
 } listening_sockets SEC(".maps");
 
-/* The hooks that count the bytes of UDP sockets are attached. */
+/* The hooks that count what UDP sockets exchange are attached. */
 const volatile bool counts_udp_bytes = false;
 
 /* Where the program's own API listens, if connections to it are left out; else
@@ -380,8 +387,7 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 		return NULL;
 	e->time_ns = time_ns;
 	e->duration_ns = 0;
-	e->bytes_sent = 0;
-	e->bytes_received = 0;
+	__builtin_memset(&e->traffic, 0, sizeof(e->traffic));
 	e->facts = *f;
 	if (!f->cookie)
 		e->facts.cookie = number_without_cookie();

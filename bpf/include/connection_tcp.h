@@ -78,10 +78,10 @@ static __always_inline void tcp_closed(const struct tcp_sock *tp, const struct c
 		return;
 	done = has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
 	e->duration_ns = e->time_ns - c->established_ns;
-	e->bytes_sent = payload_sent(tp, c, oldstate);
-	e->bytes_received = tp->bytes_received;
-	if (e->bytes_received >= done)
-		e->bytes_received -= done;
+	e->traffic.bytes_sent = payload_sent(tp, c, oldstate);
+	e->traffic.bytes_received = tp->bytes_received;
+	if (e->traffic.bytes_received >= done)
+		e->traffic.bytes_received -= done;
 	e->retransmits = tp->total_retrans;
 	e->rtt_us = tp->srtt_us >> 3;
 	e->return_code = -sk->sk_err;

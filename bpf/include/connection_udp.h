@@ -21,10 +21,9 @@ static __always_inline void udp_closed(const struct udp_connection *c)
 	if (!e)
 		return;
 	e->duration_ns = e->time_ns - c->established_ns;
-	e->bytes_sent = c->bytes_sent;
-	e->bytes_received = c->bytes_received;
+	e->traffic = c->traffic;
 	if (c->facts.attribution != ATTRIBUTION_EXISTING)
-		e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES : 0);
+		e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES | KNOWN_MESSAGES : 0);
 	submit(e);
 }
 
@@ -70,12 +69,22 @@ static __noinline int udp_connected(const struct sock *sk, u64 address)
 	return 0;
 }
 
-static __always_inline struct udp_connection *udp_connection_of(struct sock *sk)
+static __always_inline struct udp_connection *udp_connection_of(const struct sock *sk)
 {
 	u64 cookie;
 
-	if (sk->sk_protocol != IPPROTO_UDP)
-		return NULL;
 	cookie = sk->__sk_common.skc_cookie.counter;
 	return cookie ? bpf_map_lookup_elem(&udp_connections, &cookie) : NULL;
+}
+
+static __always_inline void add_sent(struct traffic *t, u64 bytes)
+{
+	__sync_fetch_and_add(&t->bytes_sent, bytes);
+	__sync_fetch_and_add(&t->messages_sent, 1);
+}
+
+static __always_inline void add_received(struct traffic *t, u64 bytes)
+{
+	__sync_fetch_and_add(&t->bytes_received, bytes);
+	__sync_fetch_and_add(&t->messages_received, 1);
 }

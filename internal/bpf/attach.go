@@ -69,7 +69,9 @@ func (h *Hook) available() error {
 
 var errNoCgroups = errors.New("no cgroup2 file system is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
 
-func (h *Hook) attach() (err error) {
+// attach attaches it; sweeps is the map that an iterator over bpf_map_elem goes
+// through, nil for all else.
+func (h *Hook) attach(sweeps *ebpf.Map) (err error) {
 	switch h.Kind {
 	case "tp_btf":
 		h.link, err = link.AttachTracing(link.TracingOptions{Program: h.program})
@@ -79,7 +81,7 @@ func (h *Hook) attach() (err error) {
 	case "cgroup":
 		h.link, err = link.AttachCgroup(link.CgroupOptions{Path: CgroupRoot(), Attach: cgroupAttachTypes[h.Target], Program: h.program})
 	case "iter":
-		h.link, err = link.AttachIter(link.IterOptions{Program: h.program})
+		h.link, err = link.AttachIter(link.IterOptions{Program: h.program, Map: sweeps})
 	default:
 		return fmt.Errorf("section %s/%s is of no kind that the runtime attaches", h.Kind, h.Target)
 	}
@@ -121,5 +123,9 @@ func (h *Hook) iterate() error {
 var cgroupAttachTypes = map[string]ebpf.AttachType{
 	"connect4":     ebpf.AttachCGroupInet4Connect,
 	"connect6":     ebpf.AttachCGroupInet6Connect,
+	"recvmsg4":     ebpf.AttachCGroupUDP4Recvmsg,
+	"recvmsg6":     ebpf.AttachCGroupUDP6Recvmsg,
+	"sendmsg4":     ebpf.AttachCGroupUDP4Sendmsg,
+	"sendmsg6":     ebpf.AttachCGroupUDP6Sendmsg,
 	"sock_release": ebpf.AttachCgroupInetSockRelease,
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -20,6 +21,7 @@ type Options struct {
 	Exclude []Rule         // events that one of these means are left out
 	Include []Rule         // if there are any, events that none of these means are left out
 	OwnAPI  netip.AddrPort // connections to it are left out; zero: they are not
+	UDPIdle time.Duration  // a UDP flow without a datagram for so long is closed; 0: what the eBPF object says
 }
 
 // Rule means the events that have one of the values of each condition that is
@@ -95,6 +97,11 @@ func (o Options) set(spec *ebpf.CollectionSpec) error {
 			if err := setVariable(spec, name, value); err != nil {
 				return err
 			}
+		}
+	}
+	if o.UDPIdle > 0 {
+		if err := setVariable(spec, "udp_idle_ns", uint64(o.UDPIdle)); err != nil {
+			return err
 		}
 	}
 	if !o.OwnAPI.IsValid() {

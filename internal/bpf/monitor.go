@@ -38,12 +38,16 @@ type Monitor struct {
 	// Optional names eBPF programs that the monitor can do without, and the
 	// feature that is missing then. A hook that is not here is required.
 	Optional map[string]string
+	// Prerequisites names, by feature of Optional, another one without which it is
+	// worth nothing: its hooks are left out with those of the other.
+	Prerequisites map[string]string
 	// Conditions are those of Options' rules that its eBPF side looks at, see
 	// bpf/include/filter.h: "command", "uid", "cgroup", "ip", "loopback", "port",
 	// "interface".
 	Conditions []string
-	// HasOwnAPI says that its eBPF side looks at Options.OwnAPI.
-	HasOwnAPI bool
+	// HasOwnAPI says that its eBPF side looks at Options.OwnAPI, HasUDPIdle that it
+	// looks at Options.UDPIdle.
+	HasOwnAPI, HasUDPIdle bool
 	// Features looks for what else this kernel may lack, by name; may be nil.
 	Features func(*Host) (map[string]bool, error)
 	// Prepare sets constants of the object for this host; may be nil.
@@ -51,6 +55,9 @@ type Monitor struct {
 	// Iterators names eBPF programs of kind "iter" that run once, in this order,
 	// when all else is attached: for what was there before the monitor.
 	Iterators []string
+	// Sweeps names eBPF programs of kind "iter" (over bpf_map_elem) that run once a
+	// second, and the map that each goes through.
+	Sweeps map[string]string
 	// NewDecoder returns what turns records into events.
 	NewDecoder func(*Host) Decoder
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +29,8 @@ const (
 	batchRows = 8192
 	// countEvery is how often the counters are read while events come in.
 	countEvery = time.Second
+	// sweepEvery is how often maps are swept (Monitor.Sweeps).
+	sweepEvery = time.Second
 )
 
 // Program is a monitor that runs.
@@ -47,6 +51,7 @@ type Program struct {
 	decodeFailed atomic.Int64
 	reported     counters  // what the sink was told; only the reading goroutine and, after it, Stop
 	counted      time.Time // when that was read
+	swept        time.Time // when maps were swept
 	done         chan struct{}
 
 	mu       sync.Mutex // guards what follows
@@ -69,7 +74,7 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 	p.counted = time.Now()
 	go p.read()
 	go host.Names.watch(p.done)
-	if err := p.iterate(); err != nil {
+	if err := p.iterate(slices.Values(p.Monitor.Iterators)); err != nil {
 		return nil, errors.Join(fmt.Errorf("iterate %s: %w", m.Type.Name, err), p.Stop(context.Background()))
 	}
 	return p, nil
@@ -80,19 +85,9 @@ func (p *Program) load() error {
 	if err != nil {
 		return fmt.Errorf("read eBPF object: %w", err)
 	}
-	for name, program := range spec.Programs {
-		_, optional := p.Monitor.Optional[name]
-		hook := newHook(program, optional)
-		p.hooks = append(p.hooks, hook)
-		if hook.Err = hook.available(); hook.Err == nil {
-			continue
-		}
-		if !optional {
-			return fmt.Errorf("hook %s: %w", name, hook.Err)
-		}
-		delete(spec.Programs, name)
+	if err := p.findHooks(spec); err != nil {
+		return err
 	}
-	slices.SortFunc(p.hooks, func(a, b *Hook) int { return strings.Compare(a.Name, b.Name) })
 	// Before Linux 5.11, maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("lift the limit of locked memory: %w (needs CAP_SYS_RESOURCE, or ulimit -l unlimited)", err)
@@ -122,6 +117,30 @@ func (p *Program) load() error {
 		return fmt.Errorf("open ring buffer: %w", err)
 	}
 	p.decoder = p.Monitor.NewDecoder(p.host)
+	return nil
+}
+
+// findHooks leaves out of the object what this kernel has no hook for.
+func (p *Program) findHooks(spec *ebpf.CollectionSpec) error {
+	missing := map[string]bool{} // features
+	for name, program := range spec.Programs {
+		feature, optional := p.Monitor.Optional[name]
+		hook := newHook(program, optional)
+		p.hooks = append(p.hooks, hook)
+		if hook.Err = hook.available(); hook.Err != nil && !optional {
+			return fmt.Errorf("hook %s: %w", name, hook.Err)
+		}
+		missing[feature] = missing[feature] || hook.Err != nil
+	}
+	for _, hook := range p.hooks {
+		if needed := p.Monitor.Prerequisites[p.Monitor.Optional[hook.Name]]; missing[needed] && hook.Err == nil {
+			hook.Err = fmt.Errorf("it is worth nothing without %s", needed)
+		}
+		if hook.Err != nil {
+			delete(spec.Programs, hook.Name)
+		}
+	}
+	slices.SortFunc(p.hooks, func(a, b *Hook) int { return strings.Compare(a.Name, b.Name) })
 	return nil
 }
 
@@ -160,7 +179,7 @@ func (p *Program) attach() error {
 			p.log.Warn("optional hook is not available", "hook", hook.Name, "missing", p.Monitor.Optional[hook.Name], "error", hook.Err)
 			continue
 		}
-		if hook.Err = hook.attach(); hook.Err == nil {
+		if hook.Err = hook.attach(p.collection.Maps[p.Monitor.Sweeps[hook.Name]]); hook.Err == nil {
 			continue
 		}
 		if !hook.Optional {
@@ -171,9 +190,9 @@ func (p *Program) attach() error {
 	return nil
 }
 
-// iterate runs the iterators; one that is optional may be missing.
-func (p *Program) iterate() error {
-	for _, name := range p.Monitor.Iterators {
+// iterate runs iterators; one that is optional may be missing.
+func (p *Program) iterate(names iter.Seq[string]) error {
+	for name := range names {
 		for _, hook := range p.hooks {
 			if hook.Name != name || !hook.Attached {
 				continue
@@ -207,6 +226,9 @@ func (p *Program) read() {
 		// which they happened.
 		if time.Since(p.counted) >= countEvery {
 			p.count()
+		}
+		if time.Since(p.swept) >= sweepEvery {
+			p.sweep()
 		}
 		if err == nil {
 			continue
@@ -244,6 +266,13 @@ func (p *Program) collect(all bool, to *event.Batch) {
 	}
 	if err := collector.Collect(p.collection, all, to); err != nil {
 		p.log.Error("collect events", "error", err)
+	}
+}
+
+func (p *Program) sweep() {
+	p.swept = time.Now()
+	if err := p.iterate(maps.Keys(p.Monitor.Sweeps)); err != nil {
+		p.log.Error("sweep maps", "error", err)
 	}
 }
 

@@ -64,12 +64,17 @@ type connectionConnection struct {
 }
 
 type connectionConnectionEvent struct {
-	_             structs.HostLayout
-	TimeNs        uint64
-	DurationNs    uint64
-	BytesSent     uint64
-	BytesReceived uint64
-	Facts         struct {
+	_          structs.HostLayout
+	TimeNs     uint64
+	DurationNs uint64
+	Traffic    struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
+	Facts struct {
 		_      structs.HostLayout
 		Cookie uint64
 		Owner  struct {
@@ -108,10 +113,79 @@ type connectionConnectionEvent struct {
 	_           [2]byte
 }
 
+type connectionDatagram struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Peer   struct {
+		_  structs.HostLayout
+		Ip [16]uint8
+	}
+	Port uint16
+	_    [6]byte
+}
+
 type connectionFilterCgroup struct {
 	_     structs.HostLayout
 	Id    uint64
 	Level uint64
+}
+
+type connectionFlow struct {
+	_     structs.HostLayout
+	Facts struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  connectionProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
+		}
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
+		}
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
+	}
+	FirstNs uint64
+	LastNs  uint64
+	Traffic struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
+	Failed uint8
+	_      [7]byte
+}
+
+type connectionFlowKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Peer   struct {
+		_  structs.HostLayout
+		Ip [16]uint8
+	}
+	Pid  uint32
+	Port uint16
+	None uint16
 }
 
 type connectionListenAddress struct {
@@ -203,10 +277,15 @@ type connectionUdpConnection struct {
 		ResetBy     uint8
 	}
 	EstablishedNs uint64
-	BytesSent     uint64
-	BytesReceived uint64
-	Announced     uint8
-	_             [7]byte
+	Traffic       struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
+	Announced uint8
+	_         [7]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -218,7 +297,9 @@ const (
 	connectionMapConnectCalls          = "connect_calls"
 	connectionMapConnections           = "connections"
 	connectionMapCounters              = "counters"
+	connectionMapDatagrams             = "datagrams"
 	connectionMapEvents                = "events"
+	connectionMapFlows                 = "flows"
 	connectionMapListeners             = "listeners"
 	connectionMapListeningSockets      = "listening_sockets"
 	connectionMapMoreConnections       = "more_connections"
@@ -231,8 +312,13 @@ const (
 	connectionProgExistingConnections  = "existing_connections"
 	connectionProgExistingListeners    = "existing_listeners"
 	connectionProgExistingTold         = "existing_told"
+	connectionProgIdleFlows            = "idle_flows"
 	connectionProgInetSockSetState     = "inet_sock_set_state"
 	connectionProgIoUringComplete      = "io_uring_complete"
+	connectionProgRecvmsg4             = "recvmsg4"
+	connectionProgRecvmsg6             = "recvmsg6"
+	connectionProgSendmsg4             = "sendmsg4"
+	connectionProgSendmsg6             = "sendmsg6"
 	connectionProgSockRecvLength       = "sock_recv_length"
 	connectionProgSockRelease          = "sock_release"
 	connectionProgSockSendLength       = "sock_send_length"
@@ -252,6 +338,7 @@ const (
 	connectionVarIncludes              = "includes"
 	connectionVarOwnApi                = "own_api"
 	connectionVarRules                 = "rules"
+	connectionVarUdpIdleNs             = "udp_idle_ns"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 	connectionVarUnusedNamed           = "unused_named"
 )
@@ -303,8 +390,13 @@ type connectionProgramSpecs struct {
 	ExistingConnections *ebpf.ProgramSpec `ebpf:"existing_connections"`
 	ExistingListeners   *ebpf.ProgramSpec `ebpf:"existing_listeners"`
 	ExistingTold        *ebpf.ProgramSpec `ebpf:"existing_told"`
+	IdleFlows           *ebpf.ProgramSpec `ebpf:"idle_flows"`
 	InetSockSetState    *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	IoUringComplete     *ebpf.ProgramSpec `ebpf:"io_uring_complete"`
+	Recvmsg4            *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6            *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Sendmsg4            *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6            *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 	SockRecvLength      *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
 	SockRelease         *ebpf.ProgramSpec `ebpf:"sock_release"`
 	SockSendLength      *ebpf.ProgramSpec `ebpf:"sock_send_length"`
@@ -325,7 +417,9 @@ type connectionMapSpecs struct {
 	ConnectCalls     *ebpf.MapSpec `ebpf:"connect_calls"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
+	Flows            *ebpf.MapSpec `ebpf:"flows"`
 	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	ListeningSockets *ebpf.MapSpec `ebpf:"listening_sockets"`
 	MoreConnections  *ebpf.MapSpec `ebpf:"more_connections"`
@@ -349,6 +443,7 @@ type connectionVariableSpecs struct {
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
+	UdpIdleNs             *ebpf.VariableSpec `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 }
@@ -378,7 +473,9 @@ type connectionMaps struct {
 	ConnectCalls     *ebpf.Map `ebpf:"connect_calls"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
 	Events           *ebpf.Map `ebpf:"events"`
+	Flows            *ebpf.Map `ebpf:"flows"`
 	Listeners        *ebpf.Map `ebpf:"listeners"`
 	ListeningSockets *ebpf.Map `ebpf:"listening_sockets"`
 	MoreConnections  *ebpf.Map `ebpf:"more_connections"`
@@ -395,7 +492,9 @@ func (m *connectionMaps) Close() error {
 		m.ConnectCalls,
 		m.Connections,
 		m.Counters,
+		m.Datagrams,
 		m.Events,
+		m.Flows,
 		m.Listeners,
 		m.ListeningSockets,
 		m.MoreConnections,
@@ -420,6 +519,7 @@ type connectionVariables struct {
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
+	UdpIdleNs             *ebpf.Variable `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 }
@@ -433,8 +533,13 @@ type connectionPrograms struct {
 	ExistingConnections *ebpf.Program `ebpf:"existing_connections"`
 	ExistingListeners   *ebpf.Program `ebpf:"existing_listeners"`
 	ExistingTold        *ebpf.Program `ebpf:"existing_told"`
+	IdleFlows           *ebpf.Program `ebpf:"idle_flows"`
 	InetSockSetState    *ebpf.Program `ebpf:"inet_sock_set_state"`
 	IoUringComplete     *ebpf.Program `ebpf:"io_uring_complete"`
+	Recvmsg4            *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6            *ebpf.Program `ebpf:"recvmsg6"`
+	Sendmsg4            *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6            *ebpf.Program `ebpf:"sendmsg6"`
 	SockRecvLength      *ebpf.Program `ebpf:"sock_recv_length"`
 	SockRelease         *ebpf.Program `ebpf:"sock_release"`
 	SockSendLength      *ebpf.Program `ebpf:"sock_send_length"`
@@ -453,8 +558,13 @@ func (p *connectionPrograms) Close() error {
 		p.ExistingConnections,
 		p.ExistingListeners,
 		p.ExistingTold,
+		p.IdleFlows,
 		p.InetSockSetState,
 		p.IoUringComplete,
+		p.Recvmsg4,
+		p.Recvmsg6,
+		p.Sendmsg4,
+		p.Sendmsg6,
 		p.SockRecvLength,
 		p.SockRelease,
 		p.SockSendLength,

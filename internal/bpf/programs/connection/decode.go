@@ -18,7 +18,7 @@ import (
 var (
 	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
 	directions   = [...]string{1: "outbound", 2: "inbound"}
-	attributions = [...]string{1: "connect", 2: "accept", 3: "listener", 4: "existing"}
+	attributions = [...]string{1: "connect", 2: "accept", 3: "listener", 4: "existing", 5: "datagram"}
 	resetters    = [...]string{1: "local", 2: "remote"}
 )
 
@@ -27,6 +27,7 @@ const (
 	knownDuration
 	knownBytes
 	knownTCP
+	knownMessages
 )
 
 // attemptShift is where the attempt stands in the number of a connection id:
@@ -35,12 +36,12 @@ const attemptShift = 40
 
 var columns = struct {
 	id, state, direction, protocol, sourceIP, sourcePort, destinationIP, destinationPort, returnCode, err,
-	duration, sent, received, retransmits, rtt, resetBy, attribution int
+	duration, sent, received, messagesSent, messagesReceived, retransmits, rtt, resetBy, attribution int
 }{
 	Type.MustColumn("connection_id"), Type.MustColumn("state"), Type.MustColumn("direction"), Type.MustColumn("protocol"),
 	Type.MustColumn("source_ip"), Type.MustColumn("source_port"), Type.MustColumn("destination_ip"), Type.MustColumn("destination_port"),
 	Type.MustColumn("return_code"), Type.MustColumn("error"),
-	Type.MustColumn("duration_ns"), Type.MustColumn("bytes_sent"), Type.MustColumn("bytes_received"), Type.MustColumn("retransmits"), Type.MustColumn("rtt_us"),
+	Type.MustColumn("duration_ns"), Type.MustColumn("bytes_sent"), Type.MustColumn("bytes_received"), Type.MustColumn("messages_sent"), Type.MustColumn("messages_received"), Type.MustColumn("retransmits"), Type.MustColumn("rtt_us"),
 	Type.MustColumn("reset_by"), Type.MustColumn("attribution"),
 }
 
@@ -152,8 +153,12 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 		b.SetInt(columns.duration, int64(e.DurationNs))
 	}
 	if e.Known&knownBytes != 0 {
-		b.SetInt(columns.sent, int64(e.BytesSent))
-		b.SetInt(columns.received, int64(e.BytesReceived))
+		b.SetInt(columns.sent, int64(e.Traffic.BytesSent))
+		b.SetInt(columns.received, int64(e.Traffic.BytesReceived))
+	}
+	if e.Known&knownMessages != 0 {
+		b.SetInt(columns.messagesSent, int64(e.Traffic.MessagesSent))
+		b.SetInt(columns.messagesReceived, int64(e.Traffic.MessagesReceived))
 	}
 	if e.Known&knownTCP != 0 {
 		b.SetInt(columns.retransmits, int64(e.Retransmits))
