@@ -40,11 +40,14 @@ func cpuSeconds(b *testing.B, pid int) float64 {
 type programList struct {
 	Programs []struct {
 		Name   string
+		State  string
+		Error  string
+		Needs  string
 		Events int64
 		Lost   map[string]int64
 		Hooks  []struct {
 			Name     string
-			Runs     int64
+			Runs     int64 `json:"measured_runs"`
 			NSPerRun int64 `json:"ns_per_run"`
 		}
 	}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 func startAll() error {
-	if err := bpf.CheckPrivileges(); err != nil {
+	if err := bpf.Check(); err != nil {
 		return err
 	}
 	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
@@ -58,7 +58,7 @@ func TestMissing(t *testing.T) {
 		name, shell string
 		want        []string
 	}{
-		{"BTF", `mount -t tmpfs none /sys/kernel/btf && exec "$0"`, []string{"load connection", "load packet_drop", "kernel's BTF", "CONFIG_DEBUG_INFO_BTF"}},
+		{"BTF", `mount -t tmpfs none /sys/kernel/btf && exec "$0"`, []string{"kernel's BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"}},
 		{"tracefs", "umount -a -t tracefs,debugfs && " + without("-sys_admin"), []string{"load connection", "mount tracefs", "mount -t tracefs nodev /sys/kernel/tracing"}},
 		{"cgroup2", `umount -a -l -t cgroup2 && exec "$0"`, []string{"sock_release", "mount -t cgroup2"}},
 		{"CAP_BPF", without("-bpf,-sys_admin"), []string{"not permitted", "CAP_BPF", "root"}},
