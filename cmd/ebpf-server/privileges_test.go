@@ -154,9 +154,7 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 			t.Errorf("the log has a line with %s", problem)
 		}
 	}
-	if left := s.children(); len(left) != 0 {
-		t.Errorf("processes %v are left", left)
-	}
+	expectEnd(t, children[0])
 }
 
 // checkFlood makes more like drops than are told one by one: the others are
@@ -238,10 +236,16 @@ func TestSamplingEndsWithTheServer(t *testing.T) {
 	if err := <-s.ended; err == nil {
 		t.Error("the server ended well although it was killed")
 	}
+	expectEnd(t, children[0])
+}
+
+// expectEnd waits for the end of a process.
+func expectEnd(t *testing.T, pid int) {
+	t.Helper()
 	eventually(t, func() error {
 		// Nobody may wait for it here: then it stays as a zombie, without a command line.
-		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", children[0])); err == nil && len(line) > 0 {
-			return fmt.Errorf("still there: %q", line)
+		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(line) > 0 {
+			return fmt.Errorf("process %d is still there: %q", pid, line)
 		}
 		return nil
 	})

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check returns an error that says what to do when this process may not load
-// eBPF programs, or this kernel has none of what monitors hook.
+// Check returns an error that says what to do when no monitor can run: this
+// process may not load eBPF programs, or this kernel does not let them see what
+// they are to tell of.
 func Check() error {
 	status, err := os.Open("/proc/self/status")
 	if err != nil {
@@ -38,8 +39,13 @@ func Check() error {
 	if missing != nil {
 		return fmt.Errorf("not permitted to load eBPF programs: start as root (sudo), or give it %s", strings.Join(missing, ", "))
 	}
-	_, err = kernelBTF()
-	return err
+	if _, err := kernelBTF(); err != nil {
+		return err
+	}
+	if lockedDown() {
+		return errors.New("the kernel is locked down: eBPF programs may not read its memory (boot it without lockdown=confidentiality; lockdown=integrity will do)")
+	}
+	return nil
 }
 
 func capabilities(status io.Reader) (uint64, error) {

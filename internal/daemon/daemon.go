@@ -92,11 +92,10 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	// Before the monitors stop: while the hooks are taken off one by one, not
 	// everything is recorded any more.
 	defer func() { err = errors.Join(err, events.SetRecorded(nil)) }()
-	stopSampling, err := startSampling(log)
-	if err != nil {
-		log.Warn("run times of eBPF programs are not measured", "error", err)
-	} else {
-		defer stopSampling()
+	if monitors.enabled() {
+		if err := startSampling(log); err != nil {
+			log.Warn("run times of eBPF programs are not measured", "error", err)
+		}
 	}
 	giveUpPrivileges(load, c.Storage.Path, log)
 	go reload(ctx, load, events, log)
