@@ -40,6 +40,9 @@ func cpuSeconds(b *testing.B, pid int) float64 {
 type programList struct {
 	Programs []struct {
 		Name   string
+		State  string
+		Error  string
+		Needs  string
 		Events int64
 		Lost   map[string]int64
 		Hooks  []struct {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net/url"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -17,6 +18,21 @@ import (
 func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	t.Helper()
 	const address = "127.0.0.1:7000"
+	listening := serveIn(t, ns, address, n)
+	connecting := ns.Command(filepath.Join(built, "tclient"), "client", address, strconv.Itoa(n))
+	if out, err := connecting.CombinedOutput(); err != nil {
+		_ = listening.Process.Kill()
+		t.Fatalf("client: %v\n%s", err, out)
+	}
+	if err := listening.Wait(); err != nil {
+		t.Fatalf("server: %v", err)
+	}
+	return listening.Process.Pid, connecting.Process.Pid
+}
+
+// serveIn starts the server's side, which ends after n connections.
+func serveIn(t testing.TB, ns *bpftest.NetNS, address string, n int) *exec.Cmd {
+	t.Helper()
 	listening := ns.Command(filepath.Join(built, "tserver"), "server", address, strconv.Itoa(n))
 	out, err := listening.StdoutPipe()
 	if err != nil {
@@ -28,15 +44,7 @@ func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatalf("wait for the server: %v", err)
 	}
-	connecting := ns.Command(filepath.Join(built, "tclient"), "client", address, strconv.Itoa(n))
-	if out, err := connecting.CombinedOutput(); err != nil {
-		_ = listening.Process.Kill()
-		t.Fatalf("client: %v\n%s", err, out)
-	}
-	if err := listening.Wait(); err != nil {
-		t.Fatalf("server: %v", err)
-	}
-	return listening.Process.Pid, connecting.Process.Pid
+	return listening
 }
 
 // in asks for events in a namespace since it was made.

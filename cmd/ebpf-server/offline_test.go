@@ -168,7 +168,7 @@ func TestPinsAndSIGHUP(t *testing.T) {
 		}
 		return nil
 	})
-	if got := s.summary("connections", query("netns", kept.Inode, "since", "-1h")).Count; got != 40 {
+	if got := s.summary("connections", in(kept)).Count; got != 40 {
 		t.Errorf("%d pinned events, want 40", got)
 	}
 }

@@ -15,7 +15,7 @@ func serveCommand() *cobra.Command {
 		Long: `ebpf-server watches the host's network through eBPF, keeps every event in one
 file and answers questions about any window of time over a REST API.
 
-Without a verb it records and serves; that needs root.`,
+Without a verb it records and serves; that needs root to start.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -25,6 +25,6 @@ Without a verb it records and serves; that needs root.`,
 		},
 	}
 	config.AddFlags(root.Flags())
-	root.AddCommand(checkCommand(), exportCommand(), importCommand(), migrateCommand(), snapshotCommand(), storageCommand(), versionCommand())
+	root.AddCommand(checkCommand(), exportCommand(), importCommand(), migrateCommand(), sampleCommand(), snapshotCommand(), storageCommand(), versionCommand())
 	return root
 }

@@ -40,18 +40,18 @@ func newHook(spec *ebpf.ProgramSpec, optional bool) *Hook {
 func (h *Hook) available() error {
 	switch h.Kind {
 	case "tp_btf":
-		kernel, err := btf.LoadKernelSpec()
+		kernel, err := kernelBTF()
 		if err != nil {
-			return fmt.Errorf("read the kernel's BTF: %w (needs a kernel with CONFIG_DEBUG_INFO_BTF)", err)
+			return err
 		}
 		var tracepoint *btf.Typedef
 		if err := kernel.TypeByName("btf_trace_"+h.Target, &tracepoint); err != nil {
 			return fmt.Errorf("this kernel has no tracepoint %s", h.Target)
 		}
 	case "iter":
-		kernel, err := btf.LoadKernelSpec()
+		kernel, err := kernelBTF()
 		if err != nil {
-			return fmt.Errorf("read the kernel's BTF: %w (needs a kernel with CONFIG_DEBUG_INFO_BTF)", err)
+			return err
 		}
 		var iterator *btf.Func
 		if err := kernel.TypeByName("bpf_iter_"+h.Target, &iterator); err != nil {

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -60,9 +59,9 @@ func NewHost(log *slog.Logger) (*Host, error) {
 // EnumNames returns the values of an enum of the running kernel by its BTF;
 // nothing if the kernel has no such enum.
 func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelBTF()
 	if err != nil {
-		return nil, fmt.Errorf("read the kernel's BTF: %w", err)
+		return nil, err
 	}
 	var found *btf.Enum
 	if err := kernel.TypeByName(enum, &found); errors.Is(err, btf.ErrNotFound) {
@@ -79,7 +78,7 @@ func (h *Host) EnumNames(enum string) (map[uint64]string, error) {
 
 // HasField tells whether a struct of the running kernel has a field, by its BTF.
 func (h *Host) HasField(name, field string) bool {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelBTF()
 	if err != nil {
 		return false
 	}
@@ -93,9 +92,9 @@ func (h *Host) HasField(name, field string) bool {
 // TracepointArguments returns how many arguments a tracepoint of the running
 // kernel has, by its BTF.
 func (h *Host) TracepointArguments(name string) (int, error) {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelBTF()
 	if err != nil {
-		return 0, fmt.Errorf("read the kernel's BTF: %w", err)
+		return 0, err
 	}
 	var found *btf.Typedef
 	if err := kernel.TypeByName("btf_trace_"+name, &found); err != nil {
@@ -142,43 +141,4 @@ func mountTracefs() error {
 		return fmt.Errorf("mount tracefs: %w (tracepoints need it: mount -t tracefs nodev %s)", err, point)
 	}
 	return nil
-}
-
-// CheckPrivileges returns an error that says what to do when this process may
-// not load eBPF programs.
-func CheckPrivileges() error {
-	status, err := os.Open("/proc/self/status")
-	if err != nil {
-		return fmt.Errorf("read own capabilities: %w", err)
-	}
-	defer status.Close()
-	effective, err := capabilities(status)
-	if err != nil {
-		return err
-	}
-	var missing []string
-	for _, need := range []struct {
-		name string
-		bit  int
-	}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
-		if effective&(1<<need.bit|1<<unix.CAP_SYS_ADMIN) == 0 {
-			missing = append(missing, need.name)
-		}
-	}
-	if missing != nil {
-		return fmt.Errorf("not permitted to load eBPF programs: start as root (sudo), or give it %s", strings.Join(missing, ", "))
-	}
-	return nil
-}
-
-func capabilities(status io.Reader) (uint64, error) {
-	lines := bufio.NewScanner(status)
-	for lines.Scan() {
-		if set, ok := strings.CutPrefix(lines.Text(), "CapEff:"); ok {
-			var bits uint64
-			_, err := fmt.Sscanf(strings.TrimSpace(set), "%x", &bits)
-			return bits, err
-		}
-	}
-	return 0, errors.New("read own capabilities: no CapEff in /proc/self/status")
 }

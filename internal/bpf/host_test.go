@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -64,15 +63,5 @@ func TestHiddenSymbols(t *testing.T) {
 	}
 	if got := NewSymbols(path).Name(0xffffffff81000100); got != "" {
 		t.Errorf("%q is made up", got)
-	}
-}
-
-func TestCapabilities(t *testing.T) {
-	bits, err := capabilities(strings.NewReader("Name:\tx\nCapEff:\t000001ffffffffff\n"))
-	if err != nil || bits != 0x1ffffffffff {
-		t.Errorf("%x, %v", bits, err)
-	}
-	if _, err := capabilities(strings.NewReader("Name:\tx\n")); err == nil {
-		t.Error("no error without CapEff")
 	}
 }

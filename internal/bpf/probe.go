@@ -8,16 +8,21 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// mayReadKernel tells whether eBPF programs may read kernel memory: not when
-// the kernel is locked down to keep its memory confidential.
-func mayReadKernel() (bool, error) {
-	return Accepts(asm.Instructions{
+// lockedDown tells whether the kernel keeps its memory confidential: a program
+// that reads some is refused then, while one that does nothing is not.
+func lockedDown() bool {
+	loads, err := Accepts(nil)
+	if err != nil || !loads {
+		return false
+	}
+	reads, err := Accepts(asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R10),
 		asm.Add.Imm(asm.R1, -8),
 		asm.Mov.Imm(asm.R2, 8),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnProbeReadKernel.Call(),
 	})
+	return err == nil && !reads
 }
 
 // Accepts tells whether this kernel accepts these instructions in a tp_btf

@@ -162,9 +162,6 @@ func (p *Program) findFeatures() (err error) {
 func explain(err error) error {
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
-		if reads, probing := mayReadKernel(); probing == nil && !reads {
-			return errors.New("the kernel is locked down: eBPF programs may not read its memory (boot it without lockdown=confidentiality; lockdown=integrity will do)")
-		}
 		return fmt.Errorf("the kernel refused the program: %+v", refused) //nolint:errorlint // only %+v prints the verifier's log
 	}
 	if errors.Is(err, os.ErrPermission) {

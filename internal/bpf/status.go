@@ -3,7 +3,6 @@ package bpf
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"time"
 
@@ -71,18 +70,18 @@ const (
 )
 
 // SampleRunTimes lets the kernel measure run times from time to time, until
-// the context ends. Programs of all monitors are measured at once.
-func SampleRunTimes(ctx context.Context, log *slog.Logger) {
+// the context ends. All eBPF programs of the host are measured, whoever loaded
+// them: it need not be called in the process that runs the monitors.
+func SampleRunTimes(ctx context.Context) error {
 	for {
 		stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 		if err != nil {
-			log.Debug("run times of eBPF programs cannot be measured", "error", fmt.Errorf("enable statistics: %w", err))
-			return
+			return fmt.Errorf("enable run statistics: %w (needs CAP_SYS_ADMIN)", err)
 		}
 		stopped := wait(ctx, sampleFor)
 		_ = stats.Close()
 		if stopped || wait(ctx, sampleEvery-sampleFor) {
-			return
+			return nil
 		}
 	}
 }

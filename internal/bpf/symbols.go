@@ -10,8 +10,10 @@ import (
 	"sync"
 )
 
-// Symbols names kernel addresses. It is read when it is first asked, because
-// many hosts never drop a packet. It is safe for concurrent use.
+// Symbols names kernel addresses. It is read when it is first asked. Ask while
+// a monitor is loaded (Monitor.Features, Monitor.Prepare): the program gives up
+// CAP_SYSLOG then, without which all addresses read as 0. It is safe for
+// concurrent use.
 type Symbols struct {
 	path string
 

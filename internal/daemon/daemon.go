@@ -48,7 +48,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	log := newLogger(c.Log)
 	monitors := newMonitors(programs.All, c.Programs, log)
 	if monitors.enabled() {
-		if err := bpf.CheckPrivileges(); err != nil {
+		if err := bpf.Check(); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,12 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	// Before the monitors stop: while the hooks are taken off one by one, not
 	// everything is recorded any more.
 	defer func() { err = errors.Join(err, events.SetRecorded(nil)) }()
-	go bpf.SampleRunTimes(ctx, log)
+	if monitors.enabled() {
+		if err := startSampling(log); err != nil {
+			log.Warn("run times of eBPF programs are not measured", "error", err)
+		}
+	}
+	giveUpPrivileges(load, c.Storage.Path, log)
 	go reload(ctx, load, events, log)
 
 	scheme := "http://"
