@@ -127,6 +127,9 @@ func checkCoverage(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := checkFiltered(tx); err != nil {
+		return err
+	}
 	losses := tx.Bucket(bucketCoverage).Bucket(bucketLosses)
 	return losses.ForEachBucket(func(name []byte) error {
 		sums := make(map[lossKey]int64)
@@ -143,5 +146,20 @@ func checkCoverage(tx *bbolt.Tx) error {
 			}
 		}
 		return err
+	})
+}
+
+func checkFiltered(tx *bbolt.Tx) error {
+	all := tx.Bucket(bucketCoverage).Bucket(bucketFiltered)
+	if all == nil {
+		return nil
+	}
+	return all.ForEachBucket(func(name []byte) error {
+		return all.Bucket(name).ForEach(func(key, value []byte) error {
+			if err := forEachFiltered(key, value, func(minuteSpan, int64) {}); err != nil {
+				return fmt.Errorf("coverage of %s: %w", name, err)
+			}
+			return nil
+		})
 	})
 }

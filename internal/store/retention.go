@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,7 +93,7 @@ func (s *Store) retain() error {
 			used = s.usedBytes() // pages take more than what is in them
 		}
 	}
-	return errors.Join(append(errs, s.joinRuns())...)
+	return errors.Join(append(errs, s.removeCounts(), s.joinRuns())...)
 }
 
 // unpinned returns all that may be removed, oldest first, and the bytes of all
@@ -213,8 +214,67 @@ func noteRemoved(tx *bbolt.Tx, typeName string, until int64) error {
 	if old := removed.Get(name); old != nil {
 		until = max(until, getInt(old))
 	}
-	if err := removed.Put(name, putInt(until)); err != nil {
+	return removed.Put(name, putInt(until))
+}
+
+// countKey is where coverage has a count: of losses, or of what was filtered.
+type countKey struct {
+	bucket   []byte
+	typeName string
+	key      []byte
+}
+
+// removeCounts removes what coverage counts of times that no answer shows any
+// more. It does not go with its hour: one of which nothing was recorded is no unit.
+func (s *Store) removeCounts() error {
+	var old []countKey
+	err := s.view(func(v *view) error {
+		for name := range s.types {
+			counts, err := v.oldCounts(name)
+			if err != nil {
+				return err
+			}
+			old = append(old, counts...)
+		}
+		return nil
+	})
+	if err != nil || len(old) == 0 {
 		return err
 	}
-	return removeLosses(tx, typeName, until)
+	return s.update(func(tx *bbolt.Tx) error {
+		for _, c := range old {
+			if err := tx.Bucket(bucketCoverage).Bucket(c.bucket).Bucket([]byte(c.typeName)).Delete(c.key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// oldCounts returns the counts of a type that are wholly of times that are not shown.
+func (v *view) oldCounts(typeName string) (old []countKey, err error) {
+	pinned, err := v.pinned(typeName)
+	if err != nil {
+		return nil, err
+	}
+	removed := v.removed(typeName)
+	// Keys are in the order in which their spans end.
+	find := func(name []byte, counts *bbolt.Bucket, spanOf func(key []byte) span) {
+		if counts == nil {
+			return
+		}
+		cursor := counts.Cursor()
+		for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
+			in := spanOf(key)
+			if in.until > removed {
+				return
+			}
+			if len(cut(slices.Clone(pinned), in)) == 0 {
+				old = append(old, countKey{name, typeName, bytes.Clone(key)})
+			}
+		}
+	}
+	find(bucketLosses, lossesOf(v.tx, typeName), lossSpanOf)
+	find(bucketFiltered, filteredOf(v.tx, typeName), func(key []byte) span { return segment{filteredHour(key), 1}.span() })
+	return old, nil
 }

@@ -265,7 +265,7 @@ func TestFloodIsAccountedFor(t *testing.T) {
 	if s.Filtered[bpf.FilteredExcluded] < n || s.Events+lost < n {
 		t.Errorf("of %d to be recorded and as many to be left out: %+v", n, s)
 	}
-	bpftest.Account(t, s)
+	sink.Account(t, s)
 }
 
 // As many rules as there is room for, of all conditions, pass the verifier.
