@@ -219,12 +219,12 @@ func TestPrecedence(t *testing.T) {
 	}
 	want := defaults()
 	want.File = path
-	want.Server.Address = "localhost:2"                          // flag over file
-	want.Log.Level = slog.LevelDebug                             // flag over environment over file
-	want.Storage.Path = "env.db"                                 // environment over file
-	want.Log.Format = "json"                                     // file over default
+	want.Server.Address = "localhost:2"                            // flag over file
+	want.Log.Level = slog.LevelDebug                               // flag over environment over file
+	want.Storage.Path = "env.db"                                   // environment over file
+	want.Log.Format = "json"                                       // file over default
 	want.Programs["packet_drop"] = Program{RingBuffer: ringBuffer} // environment over default
-	want.Retention.Types["dns"] = Limits{MaxAge: 2 * day}        //
+	want.Retention.Types["dns"] = Limits{MaxAge: 2 * day}          //
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
