@@ -62,11 +62,11 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 		p.free()
 		return nil, fmt.Errorf("load %s: %w", m.Type.Name, err)
 	}
+	p.counted = time.Now()
 	if err := p.attach(); err != nil {
 		p.free()
 		return nil, fmt.Errorf("attach %s: %w", m.Type.Name, err)
 	}
-	p.counted = time.Now()
 	go p.read()
 	go host.Names.watch(p.done)
 	if err := p.iterate(); err != nil {

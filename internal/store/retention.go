@@ -257,7 +257,8 @@ func (v *view) oldCounts(typeName string) (old []countKey, err error) {
 	if err != nil {
 		return nil, err
 	}
-	removed := v.removed(typeName)
+	removed := max(v.removed(typeName), 0)
+	removed -= removed % int64(time.Hour) // so that there is a commit an hour, not one a minute
 	// Keys are in the order in which their spans end.
 	find := func(name []byte, counts *bbolt.Bucket, spanOf func(key []byte) span) {
 		if counts == nil {
