@@ -154,12 +154,7 @@ func checkFiltered(tx *bbolt.Tx) error {
 	if all == nil {
 		return nil
 	}
-	return all.ForEachBucket(func(name []byte) error {
-		return all.Bucket(name).ForEach(func(key, value []byte) error {
-			if err := forEachFiltered(key, value, func(minuteSpan, int64) {}); err != nil {
-				return fmt.Errorf("coverage of %s: %w", name, err)
-			}
-			return nil
-		})
+	return all.ForEach(func(key, value []byte) error {
+		return forEachFiltered(key, value, func(filteredKey, int64) {})
 	})
 }

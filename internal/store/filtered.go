@@ -3,11 +3,11 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -46,19 +46,12 @@ func putFiltered(tx *bbolt.Tx, p *part) error {
 		if err != nil {
 			return err
 		}
-		ofType, err := all.CreateBucketIfNotExists([]byte(k.typeName))
-		if err != nil {
-			return err
-		}
-		key := append(putInt(k.last/minutesOfHour), k.kind...)
+		key := fmt.Appendf(putInt(k.last/minutesOfHour), "%s/%s", k.typeName, k.kind)
 		counts := make(map[minuteSpan]int64)
-		if value := ofType.Get(key); value != nil {
-			if err := forEachFiltered(key, value, func(m minuteSpan, n int64) { counts[m] = n }); err != nil {
-				return err
-			}
-		}
+		// What is damaged there must not keep events from being stored.
+		_ = forEachFiltered(key, all.Get(key), func(k filteredKey, n int64) { counts[k.minuteSpan] = n })
 		counts[k.minuteSpan] += n
-		if err := ofType.Put(key, appendFiltered(nil, counts)); err != nil {
+		if err := all.Put(key, appendFiltered(nil, counts)); err != nil {
 			return err
 		}
 	}
@@ -78,13 +71,21 @@ func appendFiltered(dst []byte, counts map[minuteSpan]int64) []byte {
 	return dst
 }
 
-var errNoFiltered = errors.New("it is no such thing")
+// readFilteredKey reads a key: the hour, the type and the kind of rule.
+func readFilteredKey(key []byte) (hour int64, k filteredKey, ok bool) {
+	if len(key) < 8 {
+		return 0, k, false
+	}
+	hour = getInt(key[:8])
+	k.typeName, k.kind, ok = strings.Cut(string(key[8:]), "/")
+	return hour, k, ok && hour >= 0 && hour <= hourOf(math.MaxInt64)
+}
 
-// forEachFiltered reads what appendFiltered wrote.
-func forEachFiltered(key, value []byte, do func(m minuteSpan, n int64)) error {
-	bad := func() error { return fmt.Errorf("filtered counts %x: %w", key, errNoFiltered) }
-	hour := filteredHour(key)
-	if hour < 0 || hour > hourOf(math.MaxInt64) {
+// forEachFiltered reads a key, and what appendFiltered wrote there.
+func forEachFiltered(key, value []byte, do func(k filteredKey, n int64)) error {
+	bad := func() error { return fmt.Errorf("filtered counts %q are no such thing", key) }
+	hour, k, ok := readFilteredKey(key)
+	if !ok {
 		return bad()
 	}
 	for len(value) > 0 {
@@ -100,23 +101,8 @@ func forEachFiltered(key, value []byte, do func(m minuteSpan, n int64)) error {
 		if numbers[0] >= minutesOfHour || numbers[1] > uint64(last) || numbers[2] == 0 || numbers[2] > math.MaxInt64 {
 			return bad()
 		}
-		do(minuteSpan{last - int64(numbers[1]), last}, int64(numbers[2]))
-	}
-	return nil
-}
-
-// filteredHour returns the hour of a key, -1 for what is no key.
-func filteredHour(key []byte) int64 {
-	if len(key) <= 8 {
-		return -1
-	}
-	return getInt(key[:8])
-}
-
-// filteredOf returns what the file has of a type, nil if it has nothing.
-func filteredOf(tx *bbolt.Tx, typeName string) *bbolt.Bucket {
-	if all := tx.Bucket(bucketCoverage).Bucket(bucketFiltered); all != nil {
-		return all.Bucket([]byte(typeName))
+		k.minuteSpan = minuteSpan{last - int64(numbers[1]), last}
+		do(k, int64(numbers[2]))
 	}
 	return nil
 }
@@ -125,24 +111,22 @@ func filteredOf(tx *bbolt.Tx, typeName string) *bbolt.Bucket {
 // in all minutes that overlap a window, as nobody knows when in them it was.
 func (v *view) filtered(typeName string, in span) (map[string]int64, error) {
 	sums := make(map[string]int64)
-	if ofType := filteredOf(v.tx, typeName); ofType != nil {
-		cursor := ofType.Cursor()
-		for k, value := cursor.Seek(putInt(hourOf(max(in.from, 0)))); k != nil; k, value = cursor.Next() {
-			err := forEachFiltered(k, value, func(m minuteSpan, n int64) {
-				if m.overlaps(in) {
-					sums[string(k[8:])] += n
-				}
-			})
-			if err != nil {
-				return nil, fmt.Errorf("coverage of %s: %w", typeName, err)
+	note := func(k filteredKey, n int64) {
+		if k.typeName == typeName && k.overlaps(in) {
+			sums[k.kind] += n
+		}
+	}
+	if all := v.tx.Bucket(bucketCoverage).Bucket(bucketFiltered); all != nil {
+		cursor := all.Cursor()
+		for key, value := cursor.Seek(putInt(hourOf(max(in.from, 0)))); key != nil; key, value = cursor.Next() {
+			if err := forEachFiltered(key, value, note); err != nil {
+				return nil, fmt.Errorf("read coverage: %w", err)
 			}
 		}
 	}
 	for _, p := range v.parts {
 		for k, n := range p.filtered {
-			if k.typeName == typeName && k.overlaps(in) {
-				sums[k.kind] += n
-			}
+			note(k, n)
 		}
 	}
 	return sums, nil

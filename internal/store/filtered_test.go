@@ -93,7 +93,7 @@ func TestFilteredWaitsForAFlush(t *testing.T) {
 	start(t, s, "flow", "drop")
 	stored := func() (is bool) {
 		if err := s.db.View(func(tx *bbolt.Tx) error {
-			is = filteredOf(tx, "flow") != nil
+			is = tx.Bucket(bucketCoverage).Bucket(bucketFiltered) != nil
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -154,6 +154,7 @@ func TestCountsAreRemoved(t *testing.T) {
 		c.set(at)
 		flush(t, s) // losses are since the last one
 		s.Filtered("flow", "excluded", at, 1)
+		s.Filtered("drop", "rule", at, 1) // kept for ever
 		s.Lost("flow", "map_full", at, 1)
 		flush(t, s)
 	}
@@ -161,7 +162,7 @@ func TestCountsAreRemoved(t *testing.T) {
 		t.Helper()
 		var filtered, lost int
 		if err := s.db.View(func(tx *bbolt.Tx) error {
-			filtered, lost = filteredOf(tx, "flow").Stats().KeyN, lossesOf(tx, "flow").Stats().KeyN
+			filtered, lost = tx.Bucket(bucketCoverage).Bucket(bucketFiltered).Stats().KeyN, lossesOf(tx, "flow").Stats().KeyN
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -170,7 +171,7 @@ func TestCountsAreRemoved(t *testing.T) {
 	}
 	c.set(minute(7 * 60)) // what is older than 4:00 goes, but for the hours 0 and 3
 	retain(t, s)
-	if got := left(); got != "4 4" {
+	if got := left(); got != "10 4" {
 		t.Errorf("filtered and losses left: %s", got)
 	}
 	if got := coverage(t, s, []*event.Type{flowType}, minutes(0, 59)); got.Lost["flow"] != 1 || got.Filtered["flow"]["excluded"] != 1 {
@@ -180,7 +181,7 @@ func TestCountsAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	retain(t, s)
-	if got := left(); got != "3 3" {
+	if got := left(); got != "9 3" {
 		t.Errorf("filtered and losses left without the pin: %s", got)
 	}
 }
@@ -192,12 +193,12 @@ func FuzzFiltered(f *testing.F) {
 	}))
 	f.Fuzz(func(t *testing.T, hour int64, value []byte) {
 		counts := make(map[minuteSpan]int64)
-		key := append(putInt(hour), "excluded"...)
-		if forEachFiltered(key, value, func(m minuteSpan, n int64) { counts[m] = n }) != nil {
+		key := append(putInt(hour), "flow/excluded"...)
+		if forEachFiltered(key, value, func(k filteredKey, n int64) { counts[k.minuteSpan] = n }) != nil {
 			return
 		}
 		again := make(map[minuteSpan]int64)
-		err := forEachFiltered(key, appendFiltered(nil, counts), func(m minuteSpan, n int64) { again[m] = n })
+		err := forEachFiltered(key, appendFiltered(nil, counts), func(k filteredKey, n int64) { again[k.minuteSpan] = n })
 		if err != nil || !maps.Equal(counts, again) {
 			t.Errorf("%v became %v, %v", counts, again, err)
 		}

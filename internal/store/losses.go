@@ -54,10 +54,11 @@ func lossesIn(tx *bbolt.Tx, typeName string, in span) (int64, error) {
 	var sum int64
 	cursor := losses.Cursor()
 	for k, v := cursor.Seek(putInt(max(in.from, 0))); k != nil; k, v = cursor.Next() {
-		if len(k) < 16 {
+		lost, ok := lossSpanOf(k)
+		if !ok {
 			return 0, fmt.Errorf("losses of %s: key %x is too short", typeName, k)
 		}
-		if lossSpanOf(k).from < in.until {
+		if lost.from < in.until {
 			sum += getInt(v)
 		}
 	}
@@ -69,13 +70,12 @@ func lossesOf(tx *bbolt.Tx, typeName string) *bbolt.Bucket {
 	return tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte(typeName))
 }
 
-// lossSpanOf returns the span of a key. One that is too short, which Check
-// reports, has none.
-func lossSpanOf(key []byte) span {
+// lossSpanOf returns the span of a key, unless it is too short, which Check reports.
+func lossSpanOf(key []byte) (in span, ok bool) {
 	if len(key) < 16 {
-		return span{}
+		return in, false
 	}
-	return span{getInt(key[8:16]), getInt(key[:8]) + 1}
+	return span{getInt(key[8:16]), getInt(key[:8]) + 1}, true
 }
 
 // lostTotals returns what was lost since the file was made.

@@ -207,7 +207,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			return tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte("flow")).Put([]byte("x"), putInt(1))
 		},
 		"a filtered count that is none": func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketCoverage).Bucket(bucketFiltered).Bucket([]byte("flow")).Put([]byte("x"), putInt(1))
+			return tx.Bucket(bucketCoverage).Bucket(bucketFiltered).Put([]byte("x"), putInt(1))
 		},
 		"a total that is too small": func(tx *bbolt.Tx) error {
 			return tx.Bucket(bucketCoverage).Bucket(bucketLost).Put([]byte("flow/map_full"), putInt(0))

@@ -217,33 +217,31 @@ func noteRemoved(tx *bbolt.Tx, typeName string, until int64) error {
 	return removed.Put(name, putInt(until))
 }
 
-// countKey is where coverage has a count: of losses, or of what was filtered.
-type countKey struct {
-	bucket   []byte
-	typeName string
-	key      []byte
-}
-
 // removeCounts removes what coverage counts of times that no answer shows any
 // more. It does not go with its hour: one of which nothing was recorded is no unit.
 func (s *Store) removeCounts() error {
-	var old []countKey
+	old := make(map[string]*oldCounts) // by type
+	found := false
 	err := s.view(func(v *view) error {
 		for name := range s.types {
 			counts, err := v.oldCounts(name)
 			if err != nil {
 				return err
 			}
-			old = append(old, counts...)
+			old[name] = counts
+			found = found || len(counts.losses) > 0 || len(counts.filtered) > 0
 		}
 		return nil
 	})
-	if err != nil || len(old) == 0 {
+	if err != nil || !found {
 		return err
 	}
 	return s.update(func(tx *bbolt.Tx) error {
-		for _, c := range old {
-			if err := tx.Bucket(bucketCoverage).Bucket(c.bucket).Bucket([]byte(c.typeName)).Delete(c.key); err != nil {
+		for name, counts := range old {
+			err := errors.Join(
+				deleteAll(lossesOf(tx, name), counts.losses),
+				deleteAll(tx.Bucket(bucketCoverage).Bucket(bucketFiltered), counts.filtered))
+			if err != nil {
 				return err
 			}
 		}
@@ -251,8 +249,19 @@ func (s *Store) removeCounts() error {
 	})
 }
 
-// oldCounts returns the counts of a type that are wholly of times that are not shown.
-func (v *view) oldCounts(typeName string) (old []countKey, err error) {
+func deleteAll(from *bbolt.Bucket, keys [][]byte) error {
+	for _, key := range keys {
+		if err := from.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oldCounts are the keys of a type's counts of times that are not shown.
+type oldCounts struct{ losses, filtered [][]byte }
+
+func (v *view) oldCounts(typeName string) (*oldCounts, error) {
 	pinned, err := v.pinned(typeName)
 	if err != nil {
 		return nil, err
@@ -260,22 +269,27 @@ func (v *view) oldCounts(typeName string) (old []countKey, err error) {
 	removed := max(v.removed(typeName), 0)
 	removed -= removed % int64(time.Hour) // so that there is a commit an hour, not one a minute
 	// Keys are in the order in which their spans end.
-	find := func(name []byte, counts *bbolt.Bucket, spanOf func(key []byte) span) {
+	find := func(counts *bbolt.Bucket, spanOf func(key []byte) (in span, ok bool)) (old [][]byte) {
 		if counts == nil {
-			return
+			return nil
 		}
 		cursor := counts.Cursor()
 		for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
-			in := spanOf(key)
+			in, ok := spanOf(key)
 			if in.until > removed {
-				return
+				break
 			}
-			if len(cut(slices.Clone(pinned), in)) == 0 {
-				old = append(old, countKey{name, typeName, bytes.Clone(key)})
+			if ok && len(cut(slices.Clone(pinned), in)) == 0 {
+				old = append(old, bytes.Clone(key))
 			}
 		}
+		return old
 	}
-	find(bucketLosses, lossesOf(v.tx, typeName), lossSpanOf)
-	find(bucketFiltered, filteredOf(v.tx, typeName), func(key []byte) span { return segment{filteredHour(key), 1}.span() })
-	return old, nil
+	return &oldCounts{
+		losses: find(lossesOf(v.tx, typeName), lossSpanOf),
+		filtered: find(v.tx.Bucket(bucketCoverage).Bucket(bucketFiltered), func(key []byte) (span, bool) {
+			hour, k, ok := readFilteredKey(key)
+			return segment{hour, 1}.span(), ok && k.typeName == typeName
+		}),
+	}, nil
 }
