@@ -70,6 +70,9 @@ type Program struct {
 	Exclude []Rule // events that one of these means are left out
 	Include []Rule // if there are any, events that none of these means are left out
 	OwnAPI  bool   // connections to this program's own API are recorded too
+	// RingBuffer is how many bytes may wait to be read: a power of two, and whole
+	// pages on every machine.
+	RingBuffer uint32
 }
 
 // Log says what is logged and how.
