@@ -37,29 +37,6 @@ func cpuSeconds(b *testing.B, pid int) float64 {
 	return (user + system) / 100
 }
 
-type programList struct {
-	Programs []struct {
-		Name   string
-		State  string
-		Error  string
-		Needs  string
-		Events int64
-		Lost   map[string]int64
-		Hooks  []struct {
-			Name     string
-			Runs     int64 `json:"measured_runs"`
-			NSPerRun int64 `json:"ns_per_run"`
-		}
-	}
-}
-
-func (s *server) programs() programList {
-	s.t.Helper()
-	var list programList
-	s.get("/api/programs", nil, &list)
-	return list
-}
-
 func (l programList) lost() (n int64) {
 	for _, p := range l.Programs {
 		for _, lost := range p.Lost {

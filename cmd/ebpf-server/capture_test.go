@@ -17,7 +17,11 @@ import (
 // returns the process ids of both sides.
 func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {
 	t.Helper()
-	const address = "127.0.0.1:7000"
+	return trafficTo(t, ns, "127.0.0.1:7000", n)
+}
+
+func trafficTo(t testing.TB, ns *bpftest.NetNS, address string, n int) (server, client int) {
+	t.Helper()
 	listening := serveIn(t, ns, address, n)
 	connecting := ns.Command(filepath.Join(built, "tclient"), "client", address, strconv.Itoa(n))
 	if out, err := connecting.CombinedOutput(); err != nil {

@@ -173,7 +173,7 @@ func (f *failingDisk) overflows() {
 	f.t.Helper()
 	const limit = 1 << 20 // of docs/format.md
 	// Dropped early, so that the kernel has little to do for each.
-	f.ns.Run(f.t, "nft", "add table ip t; add chain ip t in { type filter hook prerouting priority -300; }; add rule ip t in meta l4proto udp drop")
+	dropUDP(f.t, f.ns)
 	for f.writeFailed() == 0 {
 		if f.datagrams > 2*limit {
 			f.t.Fatalf("nothing is lost after %d datagrams: %+v", f.datagrams, f.health())
@@ -185,21 +185,35 @@ func (f *failingDisk) overflows() {
 		f.t.Errorf("health at the limit: %+v", h)
 	}
 	f.told(f.server)
+	f.balances()
+}
+
+// dropUDP lets no datagram of the namespace arrive.
+func dropUDP(t *testing.T, ns *bpftest.NetNS) {
+	t.Helper()
+	ns.Run(t, "nft", "add table ip t; add chain ip t in { type filter hook prerouting priority -300; }; add rule ip t in meta l4proto udp drop")
 }
 
 // dropDatagrams sends as many datagrams to nobody as become events of their own:
 // ALONE and one more of each kind, see bpf/include/packet_drop_flood.h.
 func dropDatagrams(t *testing.T) (sent int64) {
+	t.Helper()
 	const alone, kinds = 16, 3000
+	return sendDatagrams(t, net.IPv4(127, 0, 0, 1), alone+1, kinds)
+}
+
+// sendDatagrams sends some to each of so many ports.
+func sendDatagrams(t *testing.T, to net.IP, each, ports int) (sent int64) {
+	t.Helper()
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Error(err)
 		return 0
 	}
 	defer c.Close()
-	for range alone + 1 {
-		for kind := range kinds {
-			if _, err := c.WriteTo([]byte("dropped"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001 + kind}); err != nil {
+	for range each {
+		for port := range ports {
+			if _, err := c.WriteTo([]byte("dropped"), &net.UDPAddr{IP: to, Port: 7001 + port}); err != nil {
 				t.Error(err)
 				return sent
 			}
@@ -236,6 +250,7 @@ func (f *failingDisk) recovers() {
 	if !strings.Contains(f.log.String(), "written to the file again") {
 		f.t.Errorf("the log does not say that events are written again:\n%s", f.log)
 	}
+	f.balances()
 	if now := f.writeFailed(); now != lost {
 		f.t.Errorf("%d events are lost, %d were", now, lost)
 	}

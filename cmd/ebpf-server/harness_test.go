@@ -200,7 +200,29 @@ type coverage struct {
 		Reason string
 		From   time.Time
 	}
-	Lost map[string]int64
+	Lost     map[string]int64
+	Filtered map[string]map[string]int64
+}
+
+type program struct {
+	Name, Collection    string
+	State, Error, Needs string
+	Seen, Events        int64
+	Lost, Filtered      map[string]int64
+	Hooks               []struct {
+		Name     string
+		Runs     int64 `json:"measured_runs"`
+		NSPerRun int64 `json:"ns_per_run"`
+	}
+}
+
+type programList struct{ Programs []program }
+
+func (s *server) programs() programList {
+	s.t.Helper()
+	var list programList
+	s.get("/api/programs", nil, &list)
+	return list
 }
 
 type events struct {

@@ -28,7 +28,7 @@ func TestEvents(t *testing.T) {
 	scenarios(t, base, []scenario{
 		{name: "all", url: "/api/events", status: 200, contains: []string{
 			`{"events":[{"time":"2024-11-21T03:12:13Z","type":"packet_drop","drop_reason":"CPU_BACKLOG","protocol":"tcp","length":60},`,
-			`"pid":100,`, `"connection_id":"3f2a-9"`, `"destination_ip":"2001:db8::1"`, `"count":14`, `"coverage":{"complete":false,`, `"gaps":[`,
+			`"pid":100,`, `"connection_id":"3f2a-9"`, `"destination_ip":"2001:db8::1"`, `"count":14`, `"coverage":{"complete":false,`, `"gaps":[`, `"filtered":{}`,
 		}, lacks: []string{"next_cursor", `"gaps":null`}},
 		{name: "oldest first", url: "/api/events?order=asc&limit=1", status: 200, contains: []string{`"pid":100,`, `"count":1`, `"next_cursor":"`}},
 		{name: "one type", url: "/api/events?type=packet_drop", status: 200, contains: []string{`"count":4`}},

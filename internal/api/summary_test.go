@@ -15,6 +15,7 @@ func TestSummary(t *testing.T) {
 	st := openStore(t)
 	fill(st, time.Now().Add(-30*time.Second))
 	fill(st, start)
+	st.Filtered("connection", "excluded", time.Now(), 4000)
 	base := serve(t, func(o *Options) { o.Store = st })
 	const fixed = `"since":"2024-11-21T03:12:00Z","until":"2024-11-21T03:13:00Z"`
 	form := map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
@@ -23,7 +24,7 @@ func TestSummary(t *testing.T) {
 	}
 	all := []scenario{
 		{name: "the first request that anyone tries", method: "POST", url: "/api/connections/summary", headers: form, body: `{"duration":60}`, status: 200,
-			contains: []string{`"type":"connection"`, `"count":10`, `"counts":{"closed":8,"established":1,"failed":1}`, `"sums":{"bytes_sent":450}`, `"distinct":{`, `"top":{"command":[{"command":"curl","count":5`, `"coverage":{`}},
+			contains: []string{`"type":"connection"`, `"count":10`, `"counts":{"closed":8,"established":1,"failed":1}`, `"sums":{"bytes_sent":450}`, `"distinct":{`, `"top":{"command":[{"command":"curl","count":5`, `"coverage":{`, `"lost":{},"filtered":{"connection":{"excluded":4000}}`}},
 		post("empty body", "", `"count":10`),
 		post("white space", " \n", `"count":10`),
 		post("empty object", "{}", `"count":10`),

@@ -36,7 +36,31 @@ const (
 	FilteredExcluded = "excluded" // the configuration (Options) leaves it out
 )
 
+// What the counters mean to who is told of them.
+var (
+	lossCounters   = map[string]int{LostRingBufferFull: counterRingBufferFull, LostMapFull: counterMapFull, LostSkipped: counterSkipped}
+	filterCounters = map[string]int{FilteredRule: counterFiltered, FilteredExcluded: counterExcluded}
+)
+
 type counters [countersLen]uint64
+
+// since calls do with what each of some counters has grown by.
+func (c counters) since(earlier counters, some map[string]int, do func(name string, n int64)) {
+	for name, counter := range some {
+		if n := c[counter] - earlier[counter]; n > 0 {
+			do(name, int64(n))
+		}
+	}
+}
+
+// all returns some counters by name.
+func (c counters) all(some map[string]int) map[string]int64 {
+	named := make(map[string]int64, len(some))
+	for name, counter := range some {
+		named[name] = int64(c[counter])
+	}
+	return named
+}
 
 // readCounters adds the counters of all CPUs and hooks.
 func readCounters(m *ebpf.Map, hooks []*Hook) (counters, error) {

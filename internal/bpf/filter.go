@@ -22,6 +22,9 @@ type Options struct {
 	Include []Rule         // if there are any, events that none of these means are left out
 	OwnAPI  netip.AddrPort // connections to it are left out; zero: they are not
 	UDPIdle time.Duration  // a UDP flow without a datagram for so long is closed; 0: what the eBPF object says
+	// RingBuffer is the size of the ring buffer in bytes, a power of two and whole
+	// pages; zero: that of the eBPF object.
+	RingBuffer uint32
 }
 
 // Rule means the events that have one of the values of each condition that is
@@ -75,6 +78,9 @@ type kernelRules struct {
 
 // set puts the options into an object before it is loaded.
 func (o Options) set(spec *ebpf.CollectionSpec) error {
+	if o.RingBuffer > 0 {
+		spec.Maps["events"].MaxEntries = o.RingBuffer
+	}
 	var k kernelRules
 	for i, r := range o.Exclude {
 		if err := k.add(r); err != nil {

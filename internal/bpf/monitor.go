@@ -84,4 +84,6 @@ type Sink interface {
 	Append(*event.Batch)
 	// Lost counts events of a type that were lost between since and now.
 	Lost(typeName, place string, since time.Time, n int64)
+	// Filtered counts events of a type that a kind of rule left out in that time.
+	Filtered(typeName, kind string, since time.Time, n int64)
 }

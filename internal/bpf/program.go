@@ -67,11 +67,11 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 		p.free()
 		return nil, fmt.Errorf("load %s: %w", m.Type.Name, err)
 	}
+	p.counted = time.Now()
 	if err := p.attach(); err != nil {
 		p.free()
 		return nil, fmt.Errorf("attach %s: %w", m.Type.Name, err)
 	}
-	p.counted = time.Now()
 	go p.read()
 	go host.Names.watch(p.done)
 	if err := p.iterate(slices.Values(p.Monitor.Iterators)); err != nil {
@@ -285,7 +285,7 @@ func (p *Program) hand(batch *event.Batch) *event.Batch {
 	return event.NewBatch(p.Monitor.Type, min(n+n/4+16, batchRows))
 }
 
-// count reads the counters and tells the sink of new losses.
+// count reads the counters and tells the sink what is new.
 func (p *Program) count() {
 	began := time.Now()
 	now, err := readCounters(p.collection.Maps["counters"], p.hooks)
@@ -293,11 +293,8 @@ func (p *Program) count() {
 		p.log.Error("count lost events", "error", err)
 		return
 	}
-	for counter, place := range map[int]string{counterRingBufferFull: LostRingBufferFull, counterMapFull: LostMapFull, counterSkipped: LostSkipped} {
-		if lost := now[counter] - p.reported[counter]; lost > 0 {
-			p.sink.Lost(p.Monitor.Type.Name, place, p.counted, int64(lost))
-		}
-	}
+	now.since(p.reported, lossCounters, func(place string, n int64) { p.sink.Lost(p.Monitor.Type.Name, place, p.counted, n) })
+	now.since(p.reported, filterCounters, func(kind string, n int64) { p.sink.Filtered(p.Monitor.Type.Name, kind, p.counted, n) })
 	p.reported, p.counted = now, began
 	p.mu.Lock()
 	p.now = now

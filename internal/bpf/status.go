@@ -29,20 +29,13 @@ func (p *Program) Status() Status {
 	s := Status{
 		Features: map[string]bool{},
 		Events:   p.events.Load(),
-		Lost: map[string]int64{
-			LostRingBufferFull: int64(now[counterRingBufferFull]),
-			LostMapFull:        int64(now[counterMapFull]),
-			LostSkipped:        int64(now[counterSkipped]),
-			LostDecodeFailed:   p.decodeFailed.Load(),
-		},
-		Filtered: map[string]int64{
-			FilteredRule:     int64(now[counterFiltered]),
-			FilteredExcluded: int64(now[counterExcluded]),
-		},
+		Lost:     now.all(lossCounters),
+		Filtered: now.all(filterCounters),
 		Seen: int64(now[counterRecorded] + now[counterRingBufferFull] + now[counterMapFull] +
 			now[counterFiltered] + now[counterExcluded]),
 		Unnamed: int64(now[counterNamesFull]),
 	}
+	s.Lost[LostDecodeFailed] = p.decodeFailed.Load()
 	maps.Copy(s.Features, p.features)
 	for _, hook := range p.hooks {
 		told := *hook

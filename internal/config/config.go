@@ -67,9 +67,13 @@ type Limits struct {
 // Program is about one monitor.
 type Program struct {
 	Enabled bool
-	Exclude []Rule // events that one of these means are left out
-	Include []Rule // if there are any, events that none of these means are left out
-	OwnAPI  bool   // connections to this program's own API are recorded too
+	Exclude []Rule        // events that one of these means are left out
+	Include []Rule        // if there are any, events that none of these means are left out
+	OwnAPI  bool          // connections to this program's own API are recorded too
+	UDPIdle time.Duration // a UDP flow without a datagram for so long is closed
+	// RingBuffer is how many bytes may wait to be read: a power of two, and whole
+	// pages on every machine.
+	RingBuffer uint32
 }
 
 // Log says what is logged and how.
@@ -91,6 +95,7 @@ type KnownProgram struct {
 	Enabled    bool     // by default
 	Conditions []string // that its events can be excluded and included by
 	HasOwnAPI  bool     // it can tell the program's own API traffic from other
+	HasUDPIdle bool     // it closes UDP flows
 }
 
 // DefaultLimits are the limits of a type for which the general ones do not do,

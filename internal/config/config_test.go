@@ -12,13 +12,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const day = 24 * time.Hour
+const (
+	day        = 24 * time.Hour
+	ringBuffer = 16 << 20 // by default
+)
 
 // known is what the program brings with it; a third monitor is off by default.
 var known = Known{
 	Types: []string{"connection", "packet_drop", "dns"},
 	Programs: map[string]KnownProgram{
-		"connection":  {Enabled: true, Conditions: allConditions, HasOwnAPI: true},
+		"connection":  {Enabled: true, Conditions: allConditions, HasOwnAPI: true, HasUDPIdle: true},
 		"packet_drop": {Enabled: true, Conditions: []string{"uid", "ip", "loopback", "port", "interface"}},
 		"dns":         {},
 	},
@@ -37,8 +40,12 @@ func defaults() Config {
 			Limits: Limits{MaxAge: 7 * day, MaxSize: 2 << 30},
 			Types:  map[string]Limits{"connection": week, "dns": week, "packet_drop": {MaxAge: 3 * day, MaxSize: 500 << 20}},
 		},
-		Programs: map[string]Program{"connection": {Enabled: true}, "packet_drop": {Enabled: true}, "dns": {Enabled: false}},
-		Log:      Log{Level: slog.LevelInfo, Format: "text"},
+		Programs: map[string]Program{
+			"connection":  {Enabled: true, UDPIdle: time.Minute, RingBuffer: ringBuffer},
+			"packet_drop": {Enabled: true, RingBuffer: ringBuffer},
+			"dns":         {RingBuffer: ringBuffer},
+		},
+		Log: Log{Level: slog.LevelInfo, Format: "text"},
 	}
 }
 
@@ -103,7 +110,7 @@ func TestShippedFileIsTheDefaults(t *testing.T) {
 	}
 
 	shown := Known{Types: []string{"packet_drop"}, Programs: map[string]KnownProgram{
-		"connection":  {Enabled: true, Conditions: []string{"command", "ip"}, HasOwnAPI: true},
+		"connection":  {Enabled: true, Conditions: []string{"command", "ip"}, HasOwnAPI: true, HasUDPIdle: true},
 		"packet_drop": {Enabled: true, Conditions: []string{"ip", "interface"}},
 	}, Limits: known.Limits}
 	table := settings(new(Config), shown)
@@ -140,8 +147,9 @@ retention:
     connection: {max_age: 0, max_size: 1TiB}
     dns: {max_age: 30m}
 programs:
-  connection: {enabled: false}
-  dns: {enabled: true}
+  connection: {enabled: false, udp_idle: 5m}
+  packet_drop: {ring_buffer: 64KiB}
+  dns: {enabled: true, ring_buffer: 1GiB}
 log: {level: warn, format: json}
 `)
 	got, err := load(t, "--config", path)
@@ -160,8 +168,12 @@ log: {level: warn, format: json}
 				"packet_drop": {MaxAge: 8*day + 12*time.Hour},
 			},
 		},
-		Programs: map[string]Program{"connection": {Enabled: false}, "packet_drop": {Enabled: true}, "dns": {Enabled: true}},
-		Log:      Log{Level: slog.LevelWarn, Format: "json"},
+		Programs: map[string]Program{
+			"connection":  {UDPIdle: 5 * time.Minute, RingBuffer: ringBuffer},
+			"packet_drop": {Enabled: true, RingBuffer: 64 << 10},
+			"dns":         {Enabled: true, RingBuffer: 1 << 30},
+		},
+		Log: Log{Level: slog.LevelWarn, Format: "json"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -207,12 +219,12 @@ func TestPrecedence(t *testing.T) {
 	}
 	want := defaults()
 	want.File = path
-	want.Server.Address = "localhost:2"                    // flag over file
-	want.Log.Level = slog.LevelDebug                       // flag over environment over file
-	want.Storage.Path = "env.db"                           // environment over file
-	want.Log.Format = "json"                               // file over default
-	want.Programs["packet_drop"] = Program{Enabled: false} // environment over default
-	want.Retention.Types["dns"] = Limits{MaxAge: 2 * day}  //
+	want.Server.Address = "localhost:2"                            // flag over file
+	want.Log.Level = slog.LevelDebug                               // flag over environment over file
+	want.Storage.Path = "env.db"                                   // environment over file
+	want.Log.Format = "json"                                       // file over default
+	want.Programs["packet_drop"] = Program{RingBuffer: ringBuffer} // environment over default
+	want.Retention.Types["dns"] = Limits{MaxAge: 2 * day}          //
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 )
 
 func TestRules(t *testing.T) {
@@ -27,7 +28,7 @@ programs:
 	network := netip.MustParsePrefix
 	want := map[string]Program{
 		"connection": {
-			Enabled: true, OwnAPI: true,
+			Enabled: true, OwnAPI: true, UDPIdle: time.Minute, RingBuffer: ringBuffer,
 			Exclude: []Rule{
 				{Commands: []string{"curl", "wget"}, Ports: [][2]uint16{{443, 443}, {8000, 8100}}},
 				{Networks: []netip.Prefix{network("10.0.0.0/8"), network("::1/128")}, UIDs: []uint32{0, 1000}},
@@ -36,11 +37,11 @@ programs:
 			Include: []Rule{{Networks: []netip.Prefix{network("192.0.2.1/32")}}},
 		},
 		"packet_drop": {
-			Enabled: true,
+			Enabled: true, RingBuffer: ringBuffer,
 			Exclude: []Rule{{Ports: [][2]uint16{{53, 53}}}, {Networks: loopback}},
 			Include: []Rule{{Interfaces: []string{"eth0"}}},
 		},
-		"dns": {},
+		"dns": {RingBuffer: ringBuffer},
 	}
 	if !reflect.DeepEqual(got.Programs, want) {
 		t.Errorf("got  %+v\nwant %+v", got.Programs, want)

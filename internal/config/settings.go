@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,20 @@ const prefix = "EBPF_SERVER_"
 const (
 	minFlushInterval = 100 * time.Millisecond
 	maxFlushInterval = 10 * time.Minute
+)
+
+// Idle UDP flows are looked for once a second; what waits longer than an hour
+// comes when nobody expects it any more.
+const (
+	minUDPIdle = time.Second
+	maxUDPIdle = time.Hour
+)
+
+// A ring buffer is a power of two; the smallest is a page on machines with large
+// ones, the largest far more memory than is well spent on it.
+const (
+	minRingBuffer = 64 << 10
+	maxRingBuffer = 1 << 30
 )
 
 // setting is everything there is to know about one key.
@@ -67,6 +82,8 @@ func programSettings(c *Config, name string, known KnownProgram) []setting {
 	}
 	list := []setting{{key: section + "enabled", value: fmt.Sprint(known.Enabled), set: func(text string) error {
 		return change(func(p *Program) (err error) { p.Enabled, err = parseBool(text); return err })
+	}}, {key: section + "ring_buffer", value: "16MiB", set: func(text string) error {
+		return change(func(p *Program) (err error) { p.RingBuffer, err = parseRingBuffer(text); return err })
 	}}}
 	if len(known.Conditions) > 0 {
 		list = append(list, setting{key: section + "exclude", isList: true, set: func(text string) error {
@@ -78,6 +95,11 @@ func programSettings(c *Config, name string, known KnownProgram) []setting {
 	if known.HasOwnAPI {
 		list = append(list, setting{key: section + "own_api", value: "false", set: func(text string) error {
 			return change(func(p *Program) (err error) { p.OwnAPI, err = parseBool(text); return err })
+		}})
+	}
+	if known.HasUDPIdle {
+		list = append(list, setting{key: section + "udp_idle", value: "1m", set: func(text string) error {
+			return change(func(p *Program) (err error) { p.UDPIdle, err = parseUDPIdle(text); return err })
 		}})
 	}
 	return list
@@ -165,6 +187,22 @@ func parseFlushInterval(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is not between 100ms and 10m", text)
 	}
 	return interval, err
+}
+
+func parseUDPIdle(text string) (time.Duration, error) {
+	idle, err := parseDuration(text)
+	if err == nil && (idle < minUDPIdle || idle > maxUDPIdle) {
+		return 0, fmt.Errorf("%q is not between 1s and 1h", text)
+	}
+	return idle, err
+}
+
+func parseRingBuffer(text string) (uint32, error) {
+	size, err := parseSize(text)
+	if err == nil && (size < minRingBuffer || size > maxRingBuffer || bits.OnesCount64(uint64(size)) != 1) {
+		return 0, fmt.Errorf("%q is not a power of two from 64KiB to 1GiB, such as 16MiB or 32MiB", text)
+	}
+	return uint32(size), err
 }
 
 func parseLevel(text string) (slog.Level, error) {

@@ -29,7 +29,7 @@ func Known() config.Known {
 	known := config.Known{Programs: map[string]config.KnownProgram{}, Limits: map[string]config.DefaultLimits{}}
 	for _, m := range programs.All {
 		known.Types = append(known.Types, m.Type.Name)
-		known.Programs[m.Type.Name] = config.KnownProgram{Enabled: m.Enabled, Conditions: m.Conditions, HasOwnAPI: m.HasOwnAPI}
+		known.Programs[m.Type.Name] = config.KnownProgram{Enabled: m.Enabled, Conditions: m.Conditions, HasOwnAPI: m.HasOwnAPI, HasUDPIdle: m.HasUDPIdle}
 		known.Limits[m.Type.Name] = config.DefaultLimits{MaxAge: m.MaxAge, MaxSize: m.MaxSize}
 	}
 	return known

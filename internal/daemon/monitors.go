@@ -40,7 +40,9 @@ func newMonitors(all []*bpf.Monitor, configured map[string]config.Program, log *
 	ms := &monitors{log: log}
 	for _, m := range all {
 		c := configured[m.Type.Name]
-		ms.list = append(ms.list, &monitor{Monitor: m, enabled: c.Enabled, options: bpf.Options{Exclude: rulesOf(c.Exclude), Include: rulesOf(c.Include)}})
+		ms.list = append(ms.list, &monitor{Monitor: m, enabled: c.Enabled, options: bpf.Options{
+			Exclude: rulesOf(c.Exclude), Include: rulesOf(c.Include), RingBuffer: c.RingBuffer, UDPIdle: c.UDPIdle,
+		}})
 	}
 	return ms
 }

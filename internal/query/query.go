@@ -52,8 +52,12 @@ type Coverage struct {
 	From     time.Time        `json:"from"`  // beginning of the window, or of what there is
 	Until    time.Time        `json:"until"` // end of the window, or now
 	Gaps     []Gap            `json:"gaps"`
-	Lost     map[string]int64 `json:"lost"`            // lost events by type; empty when none
-	Oldest   time.Time        `json:"oldest,omitzero"` // oldest event or start of recording there is; zero when nothing was ever recorded (then left out of the JSON)
+	Lost     map[string]int64 `json:"lost"` // lost events by type; empty when none
+	// Filtered is what rules left out on purpose, by type and by the kind of rule:
+	// "excluded" (the configuration's) or "rule" (the program's own); empty when
+	// none. It is known by the minute, and those that overlap the window count fully.
+	Filtered map[string]map[string]int64 `json:"filtered"`
+	Oldest   time.Time                   `json:"oldest,omitzero"` // oldest event or start of recording there is; zero when nothing was ever recorded (then left out of the JSON)
 }
 
 // Gap is a part of the window in which events were not recorded.

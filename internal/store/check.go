@@ -127,6 +127,9 @@ func checkCoverage(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := checkFiltered(tx); err != nil {
+		return err
+	}
 	losses := tx.Bucket(bucketCoverage).Bucket(bucketLosses)
 	return losses.ForEachBucket(func(name []byte) error {
 		sums := make(map[lossKey]int64)
@@ -143,5 +146,15 @@ func checkCoverage(tx *bbolt.Tx) error {
 			}
 		}
 		return err
+	})
+}
+
+func checkFiltered(tx *bbolt.Tx) error {
+	all := tx.Bucket(bucketCoverage).Bucket(bucketFiltered)
+	if all == nil {
+		return nil
+	}
+	return all.ForEach(func(key, value []byte) error {
+		return forEachFiltered(key, value, func(filteredKey, int64) {})
 	})
 }

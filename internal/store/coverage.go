@@ -20,7 +20,7 @@ type gap struct {
 // coverage tells how far an answer about these types and this window can be
 // trusted.
 func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, error) {
-	c := query.Coverage{Until: v.now, Gaps: []query.Gap{}, Lost: map[string]int64{}}
+	c := query.Coverage{Until: v.now, Gaps: []query.Gap{}, Lost: map[string]int64{}, Filtered: map[string]map[string]int64{}}
 	runs, err := v.runs()
 	if err != nil {
 		return c, err
@@ -54,6 +54,13 @@ func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, er
 		}
 		if lost > 0 {
 			c.Lost[t.Name] = lost
+		}
+		filtered, err := v.filtered(t.Name, asked)
+		if err != nil {
+			return c, err
+		}
+		if len(filtered) > 0 {
+			c.Filtered[t.Name] = filtered
 		}
 	}
 	c.Gaps = mergeGaps(types, perType, asked)

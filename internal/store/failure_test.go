@@ -120,6 +120,7 @@ func testFullDisk(t *testing.T, path, reason string, fill func() (lift func())) 
 	for part := range int64(parts) {
 		s.Append(many(1000+part*size, size))
 		s.Lost("flow", "map_full", time.Time{}, 1)
+		s.Filtered("flow", "excluded", c.now(), 2)
 		if err := s.Flush(); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Fatalf("flush %d: %v", part, err)
 		}
@@ -140,9 +141,14 @@ func testFullDisk(t *testing.T, path, reason string, fill func() (lift func())) 
 	if got := typeStatus(s, "flow"); got.Lost["map_full"] != parts || got.LostTotal["map_full"] != parts || got.Lost["write_failed"] != 0 {
 		t.Errorf("flow is %+v", got)
 	}
-	closeTest(t, s)
-	s = openTest(t, Options{Path: path, now: c.now})
-	checkMany(t, s, 1000+parts*size)
+	for range 2 { // what was left out meanwhile is known, too
+		if got := coverage(t, s, testTypes, query.Window{}).Filtered["flow"]["excluded"]; got != 2*parts {
+			t.Errorf("%d events were left out, want %d", got, 2*parts)
+		}
+		closeTest(t, s)
+		s = openTest(t, Options{Path: path, now: c.now})
+		checkMany(t, s, 1000+parts*size)
+	}
 	closeTest(t, s)
 }
 

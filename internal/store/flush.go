@@ -139,6 +139,9 @@ func (s *Store) write(p *part, encoded encodedPart, r *run, now time.Time) error
 			if err := putLosses(tx, p, now); err != nil {
 				return err
 			}
+			if err := putFiltered(tx, p); err != nil {
+				return err
+			}
 			if r != nil {
 				if err := putRun(tx, s.runKey, r); err != nil {
 					return err

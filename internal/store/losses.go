@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,37 +47,35 @@ func lossSpan(p *part, now time.Time) (from, until int64) {
 // lossesIn adds up what the file says was lost of a type in spans that overlap
 // a window. A span counts fully: nobody knows when in it the loss was.
 func lossesIn(tx *bbolt.Tx, typeName string, in span) (int64, error) {
-	losses := tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte(typeName))
+	losses := lossesOf(tx, typeName)
 	if losses == nil {
 		return 0, nil
 	}
 	var sum int64
 	cursor := losses.Cursor()
 	for k, v := cursor.Seek(putInt(max(in.from, 0))); k != nil; k, v = cursor.Next() {
-		if len(k) < 16 {
+		lost, ok := lossSpanOf(k)
+		if !ok {
 			return 0, fmt.Errorf("losses of %s: key %x is too short", typeName, k)
 		}
-		if from := getInt(k[8:16]); from < in.until {
+		if lost.from < in.until {
 			sum += getInt(v)
 		}
 	}
 	return sum, nil
 }
 
-// removeLosses removes spans that ended before a time.
-func removeLosses(tx *bbolt.Tx, typeName string, before int64) error {
-	losses := tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte(typeName))
-	if losses == nil {
-		return nil
+// lossesOf returns what the file has of a type, nil if it has nothing.
+func lossesOf(tx *bbolt.Tx, typeName string) *bbolt.Bucket {
+	return tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte(typeName))
+}
+
+// lossSpanOf returns the span of a key, unless it is too short, which Check reports.
+func lossSpanOf(key []byte) (in span, ok bool) {
+	if len(key) < 16 {
+		return in, false
 	}
-	end := putInt(before)
-	cursor := losses.Cursor()
-	for k, _ := cursor.First(); k != nil && bytes.Compare(k[:min(len(k), 8)], end) < 0; k, _ = cursor.First() {
-		if err := cursor.Delete(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return span{getInt(key[8:16]), getInt(key[:8]) + 1}, true
 }
 
 // lostTotals returns what was lost since the file was made.

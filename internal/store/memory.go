@@ -39,10 +39,12 @@ type part struct {
 	rows    int64
 	lost    map[lossKey]int64
 	lostAt  time.Time // the first of these may have been lost so early; zero: after since
+
+	filtered map[filteredKey]int64 // not worth a flush of its own: it goes with the next
 }
 
 func newPart(number uint64, since time.Time) *part {
-	return &part{number: number, since: since, lost: make(map[lossKey]int64)}
+	return &part{number: number, since: since, lost: make(map[lossKey]int64), filtered: make(map[filteredKey]int64)}
 }
 
 func (p *part) empty() bool { return p.rows == 0 && len(p.lost) == 0 }
@@ -54,11 +56,14 @@ func (p *part) join(next *part) *part {
 	joined := &part{
 		number: next.number, since: p.since,
 		batches: slices.Concat(p.batches, next.batches),
-		rows:    p.rows + next.rows, lost: maps.Clone(p.lost), lostAt: p.lostAt,
+		rows:    p.rows + next.rows, lost: maps.Clone(p.lost), lostAt: p.lostAt, filtered: maps.Clone(p.filtered),
 	}
 	joined.lostBy(next.lostAt)
 	for k, n := range next.lost {
 		joined.lost[k] += n
+	}
+	for k, n := range next.filtered {
+		joined.filtered[k] += n
 	}
 	return joined
 }
@@ -80,7 +85,7 @@ func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
 		}
 	}
 	taken, left = newPart(p.number, p.since), newPart(p.number+1, p.since)
-	taken.lost, taken.lostAt = p.lost, p.lostAt
+	taken.lost, taken.lostAt, taken.filtered = p.lost, p.lostAt, p.filtered
 	for _, m := range p.batches {
 		to, at := taken, m.place()
 		if room[at] -= m.Len(); room[at] < 0 {
@@ -106,7 +111,7 @@ func (p *part) lostBy(since time.Time) {
 func (p *part) copy() *part {
 	c := *p
 	c.batches = slices.Clip(p.batches)
-	c.lost = maps.Clone(p.lost)
+	c.lost, c.filtered = maps.Clone(p.lost), maps.Clone(p.filtered)
 	return &c
 }
 
@@ -210,6 +215,18 @@ func (s *Store) Lost(typeName, place string, since time.Time, n int64) {
 	defer s.mu.Unlock()
 	s.lose(lossKey{typeName, place}, n)
 	s.pending.lostBy(since)
+}
+
+// Filtered counts events of a type that a rule of some kind, such as "excluded",
+// left out between since and now. The next flush that has something to write
+// keeps it in the file.
+func (s *Store) Filtered(typeName, kind string, since time.Time, n int64) {
+	if n <= 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending.filtered[filteredKey{typeName, kind, minutesOf(since, s.now())}] += n
 }
 
 // lose needs mu.

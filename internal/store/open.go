@@ -31,6 +31,7 @@ var (
 	bucketRuns     = []byte("runs")
 	bucketLosses   = []byte("losses")
 	bucketLost     = []byte("lost")
+	bucketFiltered = []byte("filtered")
 	bucketSegments = []byte("segments")
 	bucketBlocks   = []byte("blocks")
 	bucketIndexes  = []byte("indexes")

@@ -206,6 +206,9 @@ func TestCheckFindsDamage(t *testing.T) {
 		"a loss that is none": func(tx *bbolt.Tx) error {
 			return tx.Bucket(bucketCoverage).Bucket(bucketLosses).Bucket([]byte("flow")).Put([]byte("x"), putInt(1))
 		},
+		"a filtered count that is none": func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketCoverage).Bucket(bucketFiltered).Put([]byte("x"), putInt(1))
+		},
 		"a total that is too small": func(tx *bbolt.Tx) error {
 			return tx.Bucket(bucketCoverage).Bucket(bucketLost).Put([]byte("flow/map_full"), putInt(0))
 		},
@@ -218,6 +221,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			s.Append(flow(begin, 1))
 			s.Append(drop(begin.Add(2*time.Hour), 1))
 			s.Lost("flow", "map_full", time.Time{}, 1)
+			s.Filtered("flow", "excluded", begin, 1)
 			closeTest(t, s)
 			changeFile(t, path, damage)
 			s, err := Open(Options{Path: path, Types: testTypes, ReadOnly: true})

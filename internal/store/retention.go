@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,7 +93,7 @@ func (s *Store) retain() error {
 			used = s.usedBytes() // pages take more than what is in them
 		}
 	}
-	return errors.Join(append(errs, s.joinRuns())...)
+	return errors.Join(append(errs, s.removeCounts(), s.joinRuns())...)
 }
 
 // unpinned returns all that may be removed, oldest first, and the bytes of all
@@ -213,8 +214,82 @@ func noteRemoved(tx *bbolt.Tx, typeName string, until int64) error {
 	if old := removed.Get(name); old != nil {
 		until = max(until, getInt(old))
 	}
-	if err := removed.Put(name, putInt(until)); err != nil {
+	return removed.Put(name, putInt(until))
+}
+
+// removeCounts removes what coverage counts of times that no answer shows any
+// more. It does not go with its hour: one of which nothing was recorded is no unit.
+func (s *Store) removeCounts() error {
+	old := make(map[string]*oldCounts) // by type
+	found := false
+	err := s.view(func(v *view) error {
+		for name := range s.types {
+			counts, err := v.oldCounts(name)
+			if err != nil {
+				return err
+			}
+			old[name] = counts
+			found = found || len(counts.losses) > 0 || len(counts.filtered) > 0
+		}
+		return nil
+	})
+	if err != nil || !found {
 		return err
 	}
-	return removeLosses(tx, typeName, until)
+	return s.update(func(tx *bbolt.Tx) error {
+		for name, counts := range old {
+			err := errors.Join(
+				deleteAll(lossesOf(tx, name), counts.losses),
+				deleteAll(tx.Bucket(bucketCoverage).Bucket(bucketFiltered), counts.filtered))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func deleteAll(from *bbolt.Bucket, keys [][]byte) error {
+	for _, key := range keys {
+		if err := from.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oldCounts are the keys of a type's counts of times that are not shown.
+type oldCounts struct{ losses, filtered [][]byte }
+
+func (v *view) oldCounts(typeName string) (*oldCounts, error) {
+	pinned, err := v.pinned(typeName)
+	if err != nil {
+		return nil, err
+	}
+	removed := max(v.removed(typeName), 0)
+	removed -= removed % int64(time.Hour) // so that there is a commit an hour, not one a minute
+	// Keys are in the order in which their spans end.
+	find := func(counts *bbolt.Bucket, spanOf func(key []byte) (in span, ok bool)) (old [][]byte) {
+		if counts == nil {
+			return nil
+		}
+		cursor := counts.Cursor()
+		for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
+			in, ok := spanOf(key)
+			if in.until > removed {
+				break
+			}
+			if ok && len(cut(slices.Clone(pinned), in)) == 0 {
+				old = append(old, bytes.Clone(key))
+			}
+		}
+		return old
+	}
+	return &oldCounts{
+		losses: find(lossesOf(v.tx, typeName), lossSpanOf),
+		filtered: find(v.tx.Bucket(bucketCoverage).Bucket(bucketFiltered), func(key []byte) (span, bool) {
+			hour, k, ok := readFilteredKey(key)
+			return segment{hour, 1}.span(), ok && k.typeName == typeName
+		}),
+	}, nil
 }

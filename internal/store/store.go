@@ -11,8 +11,8 @@
 // encode and decode (rows), memory and flush (the way in), seal, segments,
 // rollups and days (from rows to blocks), view, events, merge and sources
 // (single events), summary and scan (figures), blocks, kept and wanted (reading
-// blocks), parallel, runs, losses and coverage (how far an answer can be
-// trusted), retention and pins, storage and status, check, and snapshot.
+// blocks), parallel, runs, losses, filtered and coverage (how far an answer can
+// be trusted), retention and pins, storage and status, check, and snapshot.
 package store
 
 import (

@@ -34,15 +34,18 @@ func RequireRoot(t testing.TB) {
 
 // Recorder is a sink that keeps everything.
 type Recorder struct {
-	mu     sync.Mutex
-	rows   []event.Row
-	lost   map[string]int64
-	drain  func(context.Context) error
-	status func() bpf.Status
+	mu       sync.Mutex
+	rows     []event.Row
+	lost     map[string]int64
+	filtered map[string]int64
+	drain    func(context.Context) error
+	status   func() bpf.Status
 }
 
 // NewRecorder returns an empty recorder.
-func NewRecorder() *Recorder { return &Recorder{lost: map[string]int64{}} }
+func NewRecorder() *Recorder {
+	return &Recorder{lost: map[string]int64{}, filtered: map[string]int64{}}
+}
 
 // Append implements bpf.Sink.
 func (r *Recorder) Append(b *event.Batch) {
@@ -58,6 +61,13 @@ func (r *Recorder) Lost(_, place string, _ time.Time, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lost[place] += n
+}
+
+// Filtered implements bpf.Sink.
+func (r *Recorder) Filtered(_, kind string, _ time.Time, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.filtered[kind] += n
 }
 
 // Start runs a monitor until the test ends.
@@ -96,15 +106,23 @@ func StartOn(t testing.TB, m *bpf.Monitor, host *bpf.Host, o bpf.Options) *Recor
 		if err := program.Stop(context.Background()); err != nil {
 			t.Errorf("stop: %v", err)
 		}
-		Account(t, program.Status())
+		r.Account(t, program.Status())
 	})
 	return r
 }
 
 // Account compares what a monitor that was stopped has seen with what became of
-// it. While it runs, events that were seen are on their way.
-func Account(t testing.TB, s bpf.Status) {
+// it, and with what the recorder was told. While it runs, events that were seen
+// are on their way.
+func (r *Recorder) Account(t testing.TB, s bpf.Status) {
 	t.Helper()
+	for _, told := range []struct{ sink, status map[string]int64 }{{r.lost, s.Lost}, {r.filtered, s.Filtered}} {
+		for name, n := range told.status {
+			if told.sink[name] != n {
+				t.Errorf("the status says %d of %s, and the sink was told %d", n, name, told.sink[name])
+			}
+		}
+	}
 	sum := s.Events + s.Lost[bpf.LostRingBufferFull] + s.Lost[bpf.LostMapFull] + s.Lost[bpf.LostDecodeFailed]
 	for _, n := range s.Filtered {
 		sum += n

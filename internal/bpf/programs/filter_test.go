@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
@@ -237,10 +235,9 @@ func TestFloodIsAccountedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	small := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) { spec.Maps["events"].MaxEntries = 8192 })
 	sink := slowSink{bpftest.NewRecorder(), make(chan struct{})}
-	rules := bpf.Options{Exclude: []bpf.Rule{{Ports: [][2]uint16{{7102, 7102}}}}}
-	program, err := bpf.Start(small, host, rules, sink, slog.New(slog.DiscardHandler))
+	small := bpf.Options{Exclude: []bpf.Rule{{Ports: [][2]uint16{{7102, 7102}}}}, RingBuffer: 8192}
+	program, err := bpf.Start(connection.Monitor, host, small, sink, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +266,7 @@ func TestFloodIsAccountedFor(t *testing.T) {
 	if s.Filtered[bpf.FilteredExcluded] < n || s.Events+lost < n {
 		t.Errorf("of %d to be recorded and as many to be left out: %+v", n, s)
 	}
-	bpftest.Account(t, s)
+	sink.Account(t, s)
 }
 
 // As many rules as there is room for, of all conditions, pass the verifier.
