@@ -93,7 +93,6 @@ static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location
 	return numbers == 0 || (numbers == 1 && BPF_CORE_READ(cb, tcp_flags) & TCPHDR_FIN);
 }
 
-/* The owner's command is not known here, and no rule asks for it. */
 static __always_inline bool is_excluded(const struct packet *p)
 {
 	const struct drop *d = &p->drop;
@@ -111,8 +110,11 @@ static __always_inline bool is_excluded(const struct packet *p)
 		.known = RULE_INTERFACE,
 	};
 
+	__builtin_memcpy(owner.command, d->command, sizeof(owner.command));
 	if (d->attribution != ATTRIBUTION_NONE)
 		subject.known |= RULES_OF_SOCKET;
+	if (d->process.pid)
+		subject.known |= RULE_COMMAND;
 	if (d->known & KNOWN_PROTOCOL)
 		subject.known |= RULES_OF_ENDS;
 	return is_left_out(&subject);
@@ -144,6 +146,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 	if (owner)
 		read_socket(&p, owner);
 	read_device(&p.drop, skb, owner);
+	read_connection(&p, owner);
 	if (is_excluded(&p))
 		count(COUNTER_EXCLUDED);
 	else

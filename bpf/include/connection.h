@@ -4,6 +4,7 @@
 #pragma once
 
 #include "filter.h"
+#include "open_connections.h"
 
 #define EINTR 4
 #define EEXIST 17
@@ -18,9 +19,6 @@
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
-
-#define MAX_SOCKETS 262144
-#define SOCKETS_AT_HAND 16384
 
 enum connection_state {
 	STATE_ESTABLISHED = 1,
@@ -58,26 +56,6 @@ enum known {
 	KNOWN_MESSAGES = 1 << 4,
 };
 
-/* What every event of a connection tells. */
-struct facts {
-	u64 cookie;
-	struct owner owner;
-	struct endpoints ends;
-	u32 attempt;
-	u32 netns;
-	u8 direction;
-	u8 protocol;
-	u8 attribution;
-	u8 reset_by;
-};
-
-struct traffic {
-	u64 bytes_sent;
-	u64 bytes_received;
-	u64 messages_sent;
-	u64 messages_received;
-};
-
 struct connection_event {
 	u64 time_ns; /* CLOCK_BOOTTIME */
 	u64 duration_ns;
@@ -92,37 +70,6 @@ struct connection_event {
 
 /* So that bpf2go finds the type. */
 const struct connection_event *unused_connection_event __attribute__((unused));
-
-/* What is remembered of a TCP connection while it lives. */
-struct connection {
-	struct facts facts; /* the ends from ESTABLISHED on */
-	u64 established_ns;
-	u32 announced; /* 1 once the established event was sent; see may_announce */
-	u8 late; /* established_ns is when it was seen first: how long it lasted is not known */
-};
-
-/* By address of the struct sock. An entry goes when the socket reaches CLOSE,
- * which every TCP socket does before its memory is used again.
- *
- * The first have their memory set aside, and one that ends leaves its own, still
- * in the CPU's cache, to the next: to make an entry and delete it costs a third
- * of what it does where memory is taken for each. More than these are rare, and
- * to set it aside for all would take 50 MB.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SOCKETS_AT_HAND);
-	__type(key, u64);
-	__type(value, struct connection);
-} connections SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SOCKETS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, struct connection);
-} more_connections SEC(".maps");
 
 /* How many are in more_connections. */
 volatile s64 crowded = 0;
@@ -163,22 +110,6 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 		count(COUNTER_MAP_FULL);
 	return !error;
 }
-
-struct udp_connection {
-	struct facts facts; /* of one that existed, duration and bytes are not known */
-	u64 established_ns;
-	struct traffic traffic;
-	u8 announced; /* the established event was sent */
-};
-
-/* By socket cookie: the hook that sees the release cannot see the struct sock. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SOCKETS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, struct udp_connection);
-} udp_connections SEC(".maps");
 
 /* How often a socket was connected before, by cookie. Only sockets that failed
  * or were disconnected are here, so old entries may go.

@@ -166,10 +166,12 @@ static __always_inline void tcp_exists_told(const struct sock *sk, int state)
 	/* inet_sock_set_state comes before the state is written, so that the check
 	 * after the insert may have been too early.
 	 */
-	if (state == TCP_CLOSE)
+	if (state == TCP_CLOSE) {
 		forget(key);
-	else if (c->established_ns && may_announce(c))
+	} else if (c->established_ns && may_announce(c)) {
+		remember_ends(sk, &c->facts);
 		tcp_established(c);
+	}
 }
 
 /* The iterator holds the file, so the socket is not released meanwhile. */

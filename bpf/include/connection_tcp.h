@@ -89,6 +89,22 @@ static __always_inline void tcp_closed(const struct tcp_sock *tp, const struct c
 	submit(e);
 }
 
+/* From ESTABLISHED on. */
+static __always_inline void remember_ends(const struct sock *sk, const struct facts *f)
+{
+	struct ends_key key = { .ends = f->ends, .netns = f->netns };
+	u64 value = (u64)sk;
+
+	bpf_map_update_elem(&connections_by_ends, &key, &value, BPF_ANY);
+}
+
+static __always_inline void forget_ends(const struct facts *f)
+{
+	struct ends_key key = { .ends = f->ends, .netns = f->netns };
+
+	bpf_map_delete_elem(&connections_by_ends, &key);
+}
+
 /* Who listens where these ends were accepted. Who does now comes before who did
  * so last.
  */
@@ -224,6 +240,7 @@ static __always_inline void on_established(struct sock *sk, const struct tcp_soc
 	if (c && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
 		endpoints_of_tcp(tp, &c->facts.ends);
 		c->established_ns = bpf_ktime_get_boot_ns();
+		remember_ends(sk, &c->facts);
 		if (c->facts.direction == DIRECTION_OUTBOUND || may_announce(c))
 			tcp_established(c);
 		return;
@@ -243,6 +260,7 @@ static __always_inline void on_established(struct sock *sk, const struct tcp_soc
 		new.announced = 1;
 		tcp_established(&new);
 	}
+	remember_ends(sk, &new.facts);
 	remember(key, &new, BPF_ANY);
 }
 
@@ -272,10 +290,12 @@ static __always_inline void tcp_accepted_late(const struct sock *sk)
 	if (!remember(key, &c, BPF_ANY))
 		return;
 	/* It may have ended before the entry was there. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
 		forget(key);
-	else if (c.late)
+	} else if (c.late) {
+		remember_ends(sk, &c.facts);
 		tcp_established(&c);
+	}
 }
 
 /* It ends without having been established. True: the return of connect() will tell
@@ -315,6 +335,7 @@ static __always_inline void on_close(const struct tcp_sock *tp, int oldstate)
 		}
 		c->facts.reset_by = reset_by_whom(tp, c, oldstate);
 		tcp_closed(tp, c, oldstate);
+		forget_ends(&c->facts);
 	}
 	/* The process still has the socket and may connect it again. */
 	if (c->facts.direction == DIRECTION_OUTBOUND && tp->inet_conn.icsk_inet.sk.sk_socket)

@@ -13,9 +13,9 @@
 #include "packet_drop_packet.h"
 
 /* With KINDS, so many drops can be told one by one in a window that they fit in
- * the ring buffer (see monitor.h): 6,144 * 16 = 98,304.
+ * the ring buffer (see monitor.h): 6,144 * 12 = 73,728.
  */
-#define ALONE 16
+#define ALONE 12
 
 /* Kinds of drops in a window. When there are so many, the sender no longer makes
  * a difference (a flood from addresses that are made up); when there are more
@@ -76,6 +76,8 @@ static __always_inline void leave_out_source(struct drop *d)
 	d->cgroup_id = 0;
 	d->uid = 0;
 	d->attribution = ATTRIBUTION_NONE;
+	__builtin_memset(&d->process, 0, sizeof(d->process));
+	__builtin_memset(d->command, 0, sizeof(d->command));
 }
 
 static __always_inline void leave_out_destination(struct drop *d)

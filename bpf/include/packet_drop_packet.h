@@ -3,8 +3,7 @@
  */
 #pragma once
 
-#include "owner.h"
-#include "socket.h"
+#include "open_connections.h"
 
 #define ETH_P_IP 0x0800
 #define ETH_P_8021Q 0x8100
@@ -43,11 +42,12 @@ enum known {
 	KNOWN_PORTS = 1 << 3, /* of those of both that are known */
 };
 
-/* How the owner is known: uid and cgroup_id. Keep in step with decode.go. */
+/* How the owner is known. Keep in step with decode.go. */
 enum attribution {
 	ATTRIBUTION_NONE,
-	ATTRIBUTION_SOCKET,    /* skb->sk: it sent the packet, or had taken it in */
-	ATTRIBUTION_RECEIVING, /* rx_sk: the packet was for it */
+	ATTRIBUTION_SOCKET,     /* skb->sk: it sent the packet, or had taken it in */
+	ATTRIBUTION_RECEIVING,  /* rx_sk: the packet was for it */
+	ATTRIBUTION_CONNECTION, /* no socket; it came in for an open connection */
 };
 
 /* All that makes drops alike; see packet_drop_flood.h. It is the key of a map,
@@ -68,6 +68,8 @@ struct drop {
 	u8 attribution;
 	u8 none[5];
 	char interface[16];
+	struct process process; /* of the connection; pid 0: not known */
+	char command[16];
 };
 
 struct packet {
@@ -307,4 +309,40 @@ static __always_inline void read_socket(struct packet *p, const struct sock *sk)
 	p->drop.cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 	p->cgroups = cgroups_of(cgroup);
 	tell_cgroup(BPF_CORE_READ(cgroup, kn));
+}
+
+/* The connection that the packet belongs to, or NULL. */
+static __always_inline const struct facts *connection_of(const struct packet *p, const struct sock *sk)
+{
+	const struct drop *d = &p->drop;
+	struct ends_key key = {
+		.ends.local = d->destination,
+		.ends.remote = d->source,
+		.ends.local_port = d->destination_port,
+		.ends.remote_port = p->source_port,
+		.netns = d->netns,
+	};
+
+	if (sk && d->ip_protocol == IPPROTO_UDP)
+		return facts_of_udp(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
+	if (sk)
+		return facts_of_tcp((u64)sk);
+	return d->ip_protocol == IPPROTO_TCP && d->known & KNOWN_PORTS ? facts_of_ends(&key) : NULL;
+}
+
+/* Needs the ports and the namespace. */
+static __always_inline void read_connection(struct packet *p, const struct sock *sk)
+{
+	const struct facts *f = connection_of(p, sk);
+
+	if (!f || !f->owner.process.pid)
+		return;
+	p->drop.process = f->owner.process;
+	__builtin_memcpy(p->drop.command, f->owner.command, sizeof(p->drop.command));
+	if (sk)
+		return;
+	p->drop.attribution = ATTRIBUTION_CONNECTION;
+	p->drop.uid = f->owner.uid;
+	p->drop.cgroup_id = f->owner.cgroup_id;
+	p->cgroups = f->owner.cgroups;
 }

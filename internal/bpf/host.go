@@ -25,6 +25,8 @@ type Host struct {
 	Clock   *Clock
 	Names   *Names
 	Symbols *Symbols
+
+	shared sharedMaps
 }
 
 // NewHost reads the facts that do not change while the machine runs.

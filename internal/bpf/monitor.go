@@ -55,6 +55,9 @@ type Monitor struct {
 	// Iterators names eBPF programs of kind "iter" that run once, in this order,
 	// when all else is attached: for what was there before the monitor.
 	Iterators []string
+	// Shares names maps of its object that are one with those of the same name in
+	// other monitors' objects; these declare them as well.
+	Shares []string
 	// Sweeps names eBPF programs of kind "iter" (over bpf_map_elem) that run once a
 	// second, and the map that each goes through.
 	Sweeps map[string]string

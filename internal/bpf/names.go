@@ -192,7 +192,7 @@ func (n *Names) read() bool {
 			continue
 		}
 		id := ProcessID{PID: told.Process.Pid, ExecID: told.Process.ExecId, StartNs: told.Process.StartNs}
-		n.processes.Add(id, process{executable: pathOf(told), parentPID: told.ParentPid, parentCommand: textOf(told.ParentCommand[:])})
+		n.processes.Add(id, process{executable: pathOf(told), parentPID: told.ParentPid, parentCommand: string(Text(&told.ParentCommand))})
 	}
 	return true
 }
@@ -231,10 +231,14 @@ func pathOf(told *kernelNamed) string {
 	return path.String()
 }
 
-// textOf reads text that ends with a 0, or with the array.
-func textOf(chars []int8) string {
-	text, _, _ := bytes.Cut(raw(chars), []byte{0})
-	return string(text)
+// Text returns a name as the kernel keeps it, up to the first 0 or the end, without
+// a copy.
+func Text(chars *[16]int8) []byte {
+	text := raw(chars[:])
+	if end := bytes.IndexByte(text, 0); end >= 0 {
+		return text[:end]
+	}
+	return text
 }
 
 func raw(chars []int8) []byte {

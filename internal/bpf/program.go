@@ -107,6 +107,9 @@ func (p *Program) load() error {
 	if err != nil {
 		return explain(err)
 	}
+	if err := p.host.shared.add(spec, p.Monitor.Shares, shared); err != nil {
+		return explain(err)
+	}
 	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return explain(err)
 	}

@@ -36,6 +36,7 @@ var Monitor = &bpf.Monitor{
 	Features:      features,
 	Prepare:       prepare,
 	Iterators:     []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
+	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapUdpConnections, connectionMapConnectionsByEnds},
 	Sweeps:        map[string]string{connectionProgIdleFlows: connectionMapFlows},
 	NewDecoder:    newDecoder,
 }

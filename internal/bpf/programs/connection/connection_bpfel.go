@@ -124,6 +124,24 @@ type connectionDatagram struct {
 	_    [6]byte
 }
 
+type connectionEndsKey struct {
+	_    structs.HostLayout
+	Ends struct {
+		_     structs.HostLayout
+		Local struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		Remote struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Netns uint32
+}
+
 type connectionFilterCgroup struct {
 	_     structs.HostLayout
 	Id    uint64
@@ -296,6 +314,7 @@ const (
 	connectionMapAttempts              = "attempts"
 	connectionMapConnectCalls          = "connect_calls"
 	connectionMapConnections           = "connections"
+	connectionMapConnectionsByEnds     = "connections_by_ends"
 	connectionMapCounters              = "counters"
 	connectionMapDatagrams             = "datagrams"
 	connectionMapEvents                = "events"
@@ -412,21 +431,22 @@ type connectionProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionMapSpecs struct {
-	Announcements    *ebpf.MapSpec `ebpf:"announcements"`
-	Attempts         *ebpf.MapSpec `ebpf:"attempts"`
-	ConnectCalls     *ebpf.MapSpec `ebpf:"connect_calls"`
-	Connections      *ebpf.MapSpec `ebpf:"connections"`
-	Counters         *ebpf.MapSpec `ebpf:"counters"`
-	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
-	Events           *ebpf.MapSpec `ebpf:"events"`
-	Flows            *ebpf.MapSpec `ebpf:"flows"`
-	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
-	ListeningSockets *ebpf.MapSpec `ebpf:"listening_sockets"`
-	MoreConnections  *ebpf.MapSpec `ebpf:"more_connections"`
-	Names            *ebpf.MapSpec `ebpf:"names"`
-	ToldCgroups      *ebpf.MapSpec `ebpf:"told_cgroups"`
-	ToldProcesses    *ebpf.MapSpec `ebpf:"told_processes"`
-	UdpConnections   *ebpf.MapSpec `ebpf:"udp_connections"`
+	Announcements     *ebpf.MapSpec `ebpf:"announcements"`
+	Attempts          *ebpf.MapSpec `ebpf:"attempts"`
+	ConnectCalls      *ebpf.MapSpec `ebpf:"connect_calls"`
+	Connections       *ebpf.MapSpec `ebpf:"connections"`
+	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
+	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	Datagrams         *ebpf.MapSpec `ebpf:"datagrams"`
+	Events            *ebpf.MapSpec `ebpf:"events"`
+	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
+	ListeningSockets  *ebpf.MapSpec `ebpf:"listening_sockets"`
+	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
+	Names             *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
+	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
 // connectionVariableSpecs contains global variables before they are loaded into the kernel.
@@ -468,21 +488,22 @@ func (o *connectionObjects) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionMaps struct {
-	Announcements    *ebpf.Map `ebpf:"announcements"`
-	Attempts         *ebpf.Map `ebpf:"attempts"`
-	ConnectCalls     *ebpf.Map `ebpf:"connect_calls"`
-	Connections      *ebpf.Map `ebpf:"connections"`
-	Counters         *ebpf.Map `ebpf:"counters"`
-	Datagrams        *ebpf.Map `ebpf:"datagrams"`
-	Events           *ebpf.Map `ebpf:"events"`
-	Flows            *ebpf.Map `ebpf:"flows"`
-	Listeners        *ebpf.Map `ebpf:"listeners"`
-	ListeningSockets *ebpf.Map `ebpf:"listening_sockets"`
-	MoreConnections  *ebpf.Map `ebpf:"more_connections"`
-	Names            *ebpf.Map `ebpf:"names"`
-	ToldCgroups      *ebpf.Map `ebpf:"told_cgroups"`
-	ToldProcesses    *ebpf.Map `ebpf:"told_processes"`
-	UdpConnections   *ebpf.Map `ebpf:"udp_connections"`
+	Announcements     *ebpf.Map `ebpf:"announcements"`
+	Attempts          *ebpf.Map `ebpf:"attempts"`
+	ConnectCalls      *ebpf.Map `ebpf:"connect_calls"`
+	Connections       *ebpf.Map `ebpf:"connections"`
+	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
+	Counters          *ebpf.Map `ebpf:"counters"`
+	Datagrams         *ebpf.Map `ebpf:"datagrams"`
+	Events            *ebpf.Map `ebpf:"events"`
+	Flows             *ebpf.Map `ebpf:"flows"`
+	Listeners         *ebpf.Map `ebpf:"listeners"`
+	ListeningSockets  *ebpf.Map `ebpf:"listening_sockets"`
+	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
+	Names             *ebpf.Map `ebpf:"names"`
+	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
+	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
 }
 
 func (m *connectionMaps) Close() error {
@@ -491,6 +512,7 @@ func (m *connectionMaps) Close() error {
 		m.Attempts,
 		m.ConnectCalls,
 		m.Connections,
+		m.ConnectionsByEnds,
 		m.Counters,
 		m.Datagrams,
 		m.Events,

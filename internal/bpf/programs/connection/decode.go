@@ -1,7 +1,6 @@
 package connection
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"unsafe"
@@ -180,11 +179,7 @@ func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
 	if e.Facts.Owner.Process.Pid == 0 {
 		return // it existed, and several processes held it
 	}
-	command := unsafe.Slice((*byte)(unsafe.Pointer(&e.Facts.Owner.Command[0])), len(e.Facts.Owner.Command))
-	if end := bytes.IndexByte(command, 0); end >= 0 {
-		command = command[:end]
-	}
-	b.SetBytes(event.Command, command)
+	b.SetBytes(event.Command, bpf.Text(&e.Facts.Owner.Command))
 	d.host.Names.SetProcess(b, process)
 	d.host.Names.SetUser(b, e.Facts.Owner.Uid)
 	d.host.Names.SetCgroup(b, e.Facts.Owner.CgroupId)

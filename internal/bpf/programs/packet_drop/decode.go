@@ -1,7 +1,6 @@
 package packetdrop
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -23,7 +22,7 @@ const (
 )
 
 // Names of enum attribution there, by its values; the first has none.
-var attributions = []string{"", "socket", "receiving_socket"}
+var attributions = []string{"", "socket", "receiving_socket", "connection"}
 
 const (
 	reasonEnum   = "skb_drop_reason"
@@ -138,6 +137,10 @@ func (d *decoder) append(e *packetDropDrop, tally *packetDropTally, b *event.Bat
 			d.host.Names.SetCgroup(b, e.CgroupId)
 		}
 	}
+	if e.Process.Pid != 0 {
+		b.SetBytes(event.Command, bpf.Text(&e.Command))
+		d.host.Names.SetProcess(b, bpf.ProcessID{PID: e.Process.Pid, ExecID: e.Process.ExecId, StartNs: e.Process.StartNs})
+	}
 	if len(d.reasons) > 0 {
 		b.SetString(columns.reason, d.reason(e.Reason))
 	}
@@ -148,9 +151,8 @@ func (d *decoder) append(e *packetDropDrop, tally *packetDropTally, b *event.Bat
 	if e.Known&knownPorts != 0 && tally.PortsDiffer == 0 {
 		b.SetInt(columns.sourcePort, int64(tally.SourcePort))
 	}
-	device := unsafe.Slice((*byte)(unsafe.Pointer(&e.Interface[0])), len(e.Interface))
-	if end := bytes.IndexByte(device, 0); end > 0 {
-		b.SetBytes(columns.device, device[:end])
+	if device := bpf.Text(&e.Interface); len(device) > 0 {
+		b.SetBytes(columns.device, device)
 	}
 	b.SetInt(columns.length, int64(tally.Length))
 	b.SetInt(columns.count, int64(tally.Count))

@@ -28,7 +28,7 @@ func counted(t *testing.T, ns *bpftest.NetNS, name string) (packets, bytes int) 
 func TestFlood(t *testing.T) {
 	for _, test := range []struct{ network, near, far string }{{"udp4", near4, far4}, {"udp6", near6, far6}} {
 		t.Run(test.network, func(t *testing.T) {
-			a, b := pair(t)
+			a, b := bpftest.Pair(t)
 			b.Run(t, "nft", `add table inet t
 				add counter inet t flood
 				add counter inet t others
@@ -99,7 +99,7 @@ func TestFloodOfDifferentPackets(t *testing.T) {
 		}, []string{"source_ip", "destination_ip", "destination_port"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a, b := pair(t)
+			a, b := bpftest.Pair(t)
 			b.Run(t, "nft", `add table inet t
 				add counter inet t flood
 				add chain inet t in { type filter hook input priority 0; }

@@ -90,7 +90,7 @@ func TestOrdinaryConnections(t *testing.T) {
 		{"IPv6", "tcp6", "[::1]:7001", "[" + far6 + "]:7001"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a, b := pair(t)
+			a, b := bpftest.Pair(t)
 			r := bpftest.Start(t, packetdrop.Monitor)
 			const each = 1250
 			ordinaryConnections(t, a, a, test.network, test.near, each)

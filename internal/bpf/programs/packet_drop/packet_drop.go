@@ -16,8 +16,9 @@ var Monitor = &bpf.Monitor{
 	Needs:      "Linux 5.10 or later with BTF (CONFIG_DEBUG_INFO_BTF)",
 	Features:   features,
 	Load:       loadPacketDrop,
-	Conditions: []string{"uid", "cgroup", "ip", "loopback", "port", "interface"},
+	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port", "interface"},
 	Prepare:    prepare,
+	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds},
 	NewDecoder: newDecoder,
 }
 
@@ -42,6 +43,6 @@ var Type = event.MustType(event.Type{
 		{Name: "length", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Size of the IP packet with its header, of all packets of the event together; of what is not IP, what the kernel held.", Example: "84"},
 		{Name: "count", Kind: event.KindInt, Description: "Dropped packets that the event stands for: 1, or more when like drops came in a flood. What differs between them is left out. Summaries count packets.", Example: "1"},
 		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From the first of these packets to the last, at time plus duration_ns; absent on 1.", Example: "998000000"},
-		{Name: "attribution", Kind: event.KindString, Values: attributions[1:], Description: "How the owner (uid, cgroup_id) is known: from the socket that the packet belonged to, or from the one that was to receive it. Absent: not known.", Example: "socket"},
+		{Name: "attribution", Kind: event.KindString, Values: attributions[1:], Description: "How the owner is known: from the socket that the packet belonged to, from the one that was to receive it, or, where the packet had none yet, from the open connection with these addresses and ports. The process is that of the connection; uid and cgroup_id alone are there where the socket has none that is known. Absent: not known.", Example: "socket"},
 	},
 })

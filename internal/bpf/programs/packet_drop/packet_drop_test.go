@@ -1,14 +1,11 @@
 package packetdrop_test
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
@@ -66,30 +63,9 @@ func TestClosedPort(t *testing.T) {
 	}
 }
 
-// pair makes two namespaces joined by veth, 10.9.0.1 (fd09::1) and 10.9.0.2 (fd09::2).
-func pair(t *testing.T) (a, b *bpftest.NetNS) {
-	t.Helper()
-	a, b = bpftest.NewNetNS(t, "a"), bpftest.NewNetNS(t, "b")
-	bpftest.Run(t, "ip", "link", "add", "v-a", "netns", a.Name, "type", "veth", "peer", "name", "v-b", "netns", b.Name)
-	for i, ns := range []*bpftest.NetNS{a, b} {
-		device := "v-" + string("ab"[i])
-		ns.Run(t, "sysctl", "-qw", "net.ipv6.conf."+device+".accept_dad=0")
-		ns.Run(t, "ip", "addr", "add", fmt.Sprintf("10.9.0.%d/24", i+1), "dev", device)
-		ns.Run(t, "ip", "addr", "add", fmt.Sprintf("fd09::%d/64", i+1), "dev", device, "nodad")
-		ns.Run(t, "ip", "link", "set", device, "up")
-	}
-	// IPv6 takes a while to be there and to know the neighbour.
-	a.Do(t, func() {
-		if _, err := net.DialTimeout("tcp6", "[fd09::2]:1", 10*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Error(err)
-		}
-	})
-	return a, b
-}
-
 func TestNftDrop(t *testing.T) {
 	r := bpftest.Start(t, packetdrop.Monitor)
-	a, b := pair(t)
+	a, b := bpftest.Pair(t)
 	const rules = `add table inet t
 		add counter inet t dropped
 		add chain inet t in { type filter hook input priority 0; }
@@ -157,7 +133,7 @@ func TestTCPToClosedPort(t *testing.T) {
 // Over a wire the FIN of the server meets a client in TIME_WAIT: no drop either.
 func TestCloseInTimeWaitIsNoDrop(t *testing.T) {
 	r := bpftest.Start(t, packetdrop.Monitor)
-	a, b := pair(t)
+	a, b := bpftest.Pair(t)
 	for _, test := range []struct{ network, address string }{{"tcp4", "10.9.0.2:7001"}, {"tcp6", "[fd09::2]:7001"}} {
 		var l net.Listener
 		b.Do(t, func() {

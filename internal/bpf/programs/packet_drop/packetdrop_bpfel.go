@@ -13,6 +13,45 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type packetDropConnection struct {
+	_     structs.HostLayout
+	Facts struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  packetDropProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
+		}
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
+		}
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
+	}
+	EstablishedNs uint64
+	Announced     uint32
+	Late          uint8
+	_             [3]byte
+}
+
 type packetDropDrop struct {
 	_        structs.HostLayout
 	Location uint64
@@ -35,6 +74,26 @@ type packetDropDrop struct {
 	Attribution     uint8
 	None            [5]uint8
 	Interface       [16]int8
+	Process         packetDropProcess
+	Command         [16]int8
+}
+
+type packetDropEndsKey struct {
+	_    structs.HostLayout
+	Ends struct {
+		_     structs.HostLayout
+		Local struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		Remote struct {
+			_  structs.HostLayout
+			Ip [16]uint8
+		}
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Netns uint32
 }
 
 type packetDropFilterCgroup struct {
@@ -87,15 +146,64 @@ type packetDropTally struct {
 	None        uint8
 }
 
+type packetDropUdpConnection struct {
+	_     structs.HostLayout
+	Facts struct {
+		_      structs.HostLayout
+		Cookie uint64
+		Owner  struct {
+			_        structs.HostLayout
+			CgroupId uint64
+			Process  packetDropProcess
+			Uid      uint32
+			Cgroups  uint32
+			Command  [16]int8
+		}
+		Ends struct {
+			_     structs.HostLayout
+			Local struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			Remote struct {
+				_  structs.HostLayout
+				Ip [16]uint8
+			}
+			LocalPort  uint16
+			RemotePort uint16
+		}
+		Attempt     uint32
+		Netns       uint32
+		Direction   uint8
+		Protocol    uint8
+		Attribution uint8
+		ResetBy     uint8
+	}
+	EstablishedNs uint64
+	Traffic       struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
+	Announced uint8
+	_         [7]byte
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	packetDropMapConnections           = "connections"
+	packetDropMapConnectionsByEnds     = "connections_by_ends"
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapMoreConnections       = "more_connections"
 	packetDropMapNames                 = "names"
 	packetDropMapToldCgroups           = "told_cgroups"
 	packetDropMapToldProcesses         = "told_processes"
+	packetDropMapUdpConnections        = "udp_connections"
 	packetDropMapWindow                = "window"
 	packetDropMapWindowA               = "window_a"
 	packetDropMapWindowB               = "window_b"
@@ -167,14 +275,18 @@ type packetDropProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropMapSpecs struct {
-	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Events        *ebpf.MapSpec `ebpf:"events"`
-	Names         *ebpf.MapSpec `ebpf:"names"`
-	ToldCgroups   *ebpf.MapSpec `ebpf:"told_cgroups"`
-	ToldProcesses *ebpf.MapSpec `ebpf:"told_processes"`
-	Window        *ebpf.MapSpec `ebpf:"window"`
-	WindowA       *ebpf.MapSpec `ebpf:"window_a"`
-	WindowB       *ebpf.MapSpec `ebpf:"window_b"`
+	Connections       *ebpf.MapSpec `ebpf:"connections"`
+	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
+	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	Events            *ebpf.MapSpec `ebpf:"events"`
+	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
+	Names             *ebpf.MapSpec `ebpf:"names"`
+	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
+	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
+	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
+	Window            *ebpf.MapSpec `ebpf:"window"`
+	WindowA           *ebpf.MapSpec `ebpf:"window_a"`
+	WindowB           *ebpf.MapSpec `ebpf:"window_b"`
 }
 
 // packetDropVariableSpecs contains global variables before they are loaded into the kernel.
@@ -219,23 +331,31 @@ func (o *packetDropObjects) Close() error {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropMaps struct {
-	Counters      *ebpf.Map `ebpf:"counters"`
-	Events        *ebpf.Map `ebpf:"events"`
-	Names         *ebpf.Map `ebpf:"names"`
-	ToldCgroups   *ebpf.Map `ebpf:"told_cgroups"`
-	ToldProcesses *ebpf.Map `ebpf:"told_processes"`
-	Window        *ebpf.Map `ebpf:"window"`
-	WindowA       *ebpf.Map `ebpf:"window_a"`
-	WindowB       *ebpf.Map `ebpf:"window_b"`
+	Connections       *ebpf.Map `ebpf:"connections"`
+	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
+	Counters          *ebpf.Map `ebpf:"counters"`
+	Events            *ebpf.Map `ebpf:"events"`
+	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
+	Names             *ebpf.Map `ebpf:"names"`
+	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
+	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
+	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
+	Window            *ebpf.Map `ebpf:"window"`
+	WindowA           *ebpf.Map `ebpf:"window_a"`
+	WindowB           *ebpf.Map `ebpf:"window_b"`
 }
 
 func (m *packetDropMaps) Close() error {
 	return _PacketDropClose(
+		m.Connections,
+		m.ConnectionsByEnds,
 		m.Counters,
 		m.Events,
+		m.MoreConnections,
 		m.Names,
 		m.ToldCgroups,
 		m.ToldProcesses,
+		m.UdpConnections,
 		m.Window,
 		m.WindowA,
 		m.WindowB,

@@ -24,7 +24,7 @@ const (
 // Each frame comes in on v-b, where the kernel drops it.
 func TestReasons(t *testing.T) {
 	const icmpProto, tcpProto, udpProto, icmp6Proto, testProto = 1, 6, 17, 58, 253
-	a, b := pair(t)
+	a, b := bpftest.Pair(t)
 	b.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	w := newWire(t, a, b)
 	r := bpftest.Start(t, packetdrop.Monitor)
@@ -99,7 +99,7 @@ func TestReasons(t *testing.T) {
 
 // Whatever a rule drops, of each protocol, is there to the last packet and byte.
 func TestNftDropOfEachProtocol(t *testing.T) {
-	a, b := pair(t)
+	a, b := bpftest.Pair(t)
 	b.Run(t, "nft", `add table inet t
 		add counter inet t dropped
 		add chain inet t in { type filter hook input priority 0; }
@@ -144,7 +144,7 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 }
 
 func TestNotIP(t *testing.T) {
-	a, b := pair(t)
+	a, b := bpftest.Pair(t)
 	w := newWire(t, a, b)
 	r := bpftest.Start(t, packetdrop.Monitor)
 	w.send(t, w.frame(etherTest, make([]byte, 46)))
@@ -161,7 +161,7 @@ func TestNotIP(t *testing.T) {
 func TestFullReceiveBuffer(t *testing.T) {
 	for _, test := range []struct{ network, near, far string }{{"udp4", near4, far4}, {"udp6", near6, far6}} {
 		t.Run(test.network, func(t *testing.T) {
-			a, b := pair(t)
+			a, b := bpftest.Pair(t)
 			r := bpftest.Start(t, packetdrop.Monitor)
 			var c *net.UDPConn
 			b.Do(t, func() {
@@ -217,7 +217,7 @@ func TestFullListenQueue(t *testing.T) {
 		family    int
 	}{{near4, far4, unix.AF_INET}, {near6, far6, unix.AF_INET6}} {
 		t.Run(test.far, func(t *testing.T) {
-			a, b := pair(t)
+			a, b := bpftest.Pair(t)
 			r := bpftest.Start(t, packetdrop.Monitor)
 			far := socketAddress(test.far, 7001)
 			b.Do(t, func() {

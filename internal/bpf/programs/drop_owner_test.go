@@ -1,0 +1,111 @@
+package programs_test
+
+import (
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
+)
+
+const (
+	client = "10.9.0.1"
+	server = "10.9.0.2"
+)
+
+// A packet that is dropped tells the process whose connection it belongs to, wherever
+// that is: as it leaves, as it comes in, and before the kernel has looked for the
+// socket.
+func TestOwnerOfDrop(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host := bpftest.NewHost(t)
+	connections := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+	drops := bpftest.StartOn(t, packetdrop.Monitor, host, bpf.Options{})
+	command, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, at, hook, network, attribution string }{
+		{"as it leaves", "a", "output", "tcp", "socket"},
+		{"as it comes in", "b", "input", "tcp", "socket"},
+		{"before the socket is known", "b", "prerouting", "tcp", "connection"},
+		{"UDP as it leaves", "a", "output", "udp", "socket"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, b := bpftest.Pair(t)
+			at := map[string]*bpftest.NetNS{"a": a, "b": b}[test.at]
+			address := net.JoinHostPort(server, "7001")
+			var c net.Conn
+			if test.network == "tcp" {
+				var listener net.Listener
+				b.Do(t, func() { listener, err = net.Listen("tcp", address) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer listener.Close()
+				a.Do(t, func() { c, err = net.Dial("tcp", address) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				served, err := listener.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer served.Close()
+			} else {
+				a.Do(t, func() { c, err = net.Dial("udp", address) })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer c.Close()
+			connections.WaitFor(t, a, 1, bpftest.Event{"state": "established", "direction": "outbound", "destination_port": "7001"})
+			at.Run(t, "nft", "add table ip t; add chain ip t c { type filter hook "+test.hook+" priority -300; };"+
+				"add rule ip t c "+test.network+" dport 7001 counter drop")
+			// It is sent again and again; the first is enough. UDP says what the filter said.
+			if _, err := c.Write([]byte("0123456789")); err != nil && test.network == "tcp" {
+				t.Fatal(err)
+			}
+			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+			want := bpftest.Event{
+				"attribution": test.attribution, "pid": strconv.Itoa(os.Getpid()), "command": strings.TrimSpace(string(command)), "uid": "0",
+				"source_ip": client, "source_port": port, "destination_ip": server, "destination_port": "7001", "protocol": test.network,
+			}
+			found := drops.WaitFor(t, at, 1, want)
+			if executable, err := os.Executable(); err != nil || found[0]["executable"] != executable {
+				t.Errorf("executable %s, want %s (%v)", found[0]["executable"], executable, err)
+			}
+			at.Run(t, "nft", "flush ruleset")
+		})
+	}
+}
+
+// Packets of nobody have no owner: here those to a connection that has ended, from
+// a raw socket.
+func TestDropOfNobody(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host := bpftest.NewHost(t)
+	connections := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+	drops := bpftest.StartOn(t, packetdrop.Monitor, host, bpf.Options{})
+	a, b := bpftest.Pair(t)
+	b.Run(t, "nft", "add table ip t; add chain ip t c { type filter hook prerouting priority -300; }; add rule ip t c tcp dport 7001 tcp flags syn drop")
+	a.Do(t, func() {
+		d := net.Dialer{Timeout: 100 * time.Millisecond}
+		if c, err := d.Dial("tcp", net.JoinHostPort(server, "7001")); err == nil {
+			c.Close()
+			t.Error("connected through a filter that drops")
+		}
+	})
+	connections.WaitFor(t, a, 1, bpftest.Event{"state": "failed", "destination_port": "7001"})
+	for _, e := range drops.WaitFor(t, b, 1, bpftest.Event{"destination_port": "7001"}) {
+		if e["attribution"] != "" || e["pid"] != "" || e["uid"] != "" {
+			t.Errorf("a SYN that nobody had taken belongs to somebody: %v", e)
+		}
+	}
+}
