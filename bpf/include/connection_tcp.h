@@ -89,20 +89,27 @@ static __always_inline void tcp_closed(const struct tcp_sock *tp, const struct c
 	submit(e);
 }
 
-/* From ESTABLISHED on. */
+/* From ESTABLISHED on. Not where both ends have one address: that is mostly
+ * loopback, where packets are hardly ever dropped before their socket is known, and
+ * connections are so short that this would be much of their cost.
+ */
 static __always_inline void remember_ends(const struct sock *sk, const struct facts *f)
 {
-	struct ends_key key = { .ends = f->ends, .netns = f->netns };
+	u64 hash = hash_of_ends(&f->ends, f->netns);
 	u64 value = (u64)sk;
 
-	bpf_map_update_elem(&connections_by_ends, &key, &value, BPF_ANY);
+	if (same_address(&f->ends.local, &f->ends.remote))
+		return;
+	bpf_map_update_elem(&connections_by_ends, &hash, &value, BPF_ANY);
 }
 
 static __always_inline void forget_ends(const struct facts *f)
 {
-	struct ends_key key = { .ends = f->ends, .netns = f->netns };
+	u64 hash = hash_of_ends(&f->ends, f->netns);
 
-	bpf_map_delete_elem(&connections_by_ends, &key);
+	if (same_address(&f->ends.local, &f->ends.remote))
+		return;
+	bpf_map_delete_elem(&connections_by_ends, &hash);
 }
 
 /* Who listens where these ends were accepted. Who does now comes before who did

@@ -13,7 +13,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Read by the runtime; it may be made larger or smaller before loading.
- * 16 MiB hold some 104,000 connection events or 123,000 drops.
+ * 16 MiB hold some 95,000 events of either kind.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -53,20 +53,27 @@ struct {
 	__type(value, struct connection);
 } more_connections SEC(".maps");
 
-/* The established TCP connections by their ends, for packets that have no socket
- * yet. It says only where to look: an entry may be out of date, and old ones may go.
+/* The established TCP connections by a hash of their ends, for packets that have no
+ * socket yet. It says only where to look: who uses it compares the ends. Where
+ * there is no room, or two have one hash, a packet has no owner.
  */
-struct ends_key {
-	struct endpoints ends;
-	u32 netns;
-};
-
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
-	__type(key, struct ends_key);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, u64);
 	__type(value, u64); /* address of the struct sock */
 } connections_by_ends SEC(".maps");
+
+static __always_inline u64 hash_of_ends(const struct endpoints *ends, u32 netns)
+{
+	const u64 *words = (const u64 *)ends; /* local, remote */
+	u64 hash = (u64)ends->local_port << 48 | (u64)ends->remote_port << 32 | netns;
+	int i;
+
+	for (i = 0; i < 4; i++)
+		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15; /* 2^64 by the golden ratio */
+	return hash;
+}
 
 struct traffic {
 	u64 bytes_sent;
@@ -108,12 +115,13 @@ static __always_inline const struct facts *facts_of_udp(u64 cookie)
 	return c ? &c->facts : NULL;
 }
 
-static __always_inline const struct facts *facts_of_ends(const struct ends_key *key)
+static __always_inline const struct facts *facts_of_ends(const struct endpoints *ends, u32 netns)
 {
-	u64 *sk = bpf_map_lookup_elem(&connections_by_ends, key);
+	u64 hash = hash_of_ends(ends, netns);
+	u64 *sk = bpf_map_lookup_elem(&connections_by_ends, &hash);
 	const struct facts *f = sk ? facts_of_tcp(*sk) : NULL;
 
-	if (!f || f->netns != key->netns || __builtin_memcmp(&f->ends, &key->ends, sizeof(f->ends)))
+	if (!f || f->netns != netns || __builtin_memcmp(&f->ends, ends, sizeof(*ends)))
 		return NULL;
 	return f;
 }

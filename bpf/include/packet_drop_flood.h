@@ -13,9 +13,9 @@
 #include "packet_drop_packet.h"
 
 /* With KINDS, so many drops can be told one by one in a window that they fit in
- * the ring buffer (see monitor.h): 6,144 * 12 = 73,728.
+ * the ring buffer (see monitor.h): 6,144 * 15 = 92,160.
  */
-#define ALONE 12
+#define ALONE 15
 
 /* Kinds of drops in a window. When there are so many, the sender no longer makes
  * a difference (a flood from addresses that are made up); when there are more

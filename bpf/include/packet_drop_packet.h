@@ -315,19 +315,18 @@ static __always_inline void read_socket(struct packet *p, const struct sock *sk)
 static __always_inline const struct facts *connection_of(const struct packet *p, const struct sock *sk)
 {
 	const struct drop *d = &p->drop;
-	struct ends_key key = {
-		.ends.local = d->destination,
-		.ends.remote = d->source,
-		.ends.local_port = d->destination_port,
-		.ends.remote_port = p->source_port,
-		.netns = d->netns,
+	struct endpoints ends = {
+		.local = d->destination,
+		.remote = d->source,
+		.local_port = d->destination_port,
+		.remote_port = p->source_port,
 	};
 
 	if (sk && d->ip_protocol == IPPROTO_UDP)
 		return facts_of_udp(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
 	if (sk)
 		return facts_of_tcp((u64)sk);
-	return d->ip_protocol == IPPROTO_TCP && d->known & KNOWN_PORTS ? facts_of_ends(&key) : NULL;
+	return d->ip_protocol == IPPROTO_TCP && d->known & KNOWN_PORTS ? facts_of_ends(&ends, d->netns) : NULL;
 }
 
 /* Needs the ports and the namespace. */

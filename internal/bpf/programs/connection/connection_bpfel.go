@@ -124,24 +124,6 @@ type connectionDatagram struct {
 	_    [6]byte
 }
 
-type connectionEndsKey struct {
-	_    structs.HostLayout
-	Ends struct {
-		_     structs.HostLayout
-		Local struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		Remote struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		LocalPort  uint16
-		RemotePort uint16
-	}
-	Netns uint32
-}
-
 type connectionFilterCgroup struct {
 	_     structs.HostLayout
 	Id    uint64

@@ -78,24 +78,6 @@ type packetDropDrop struct {
 	Command         [16]int8
 }
 
-type packetDropEndsKey struct {
-	_    structs.HostLayout
-	Ends struct {
-		_     structs.HostLayout
-		Local struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		Remote struct {
-			_  structs.HostLayout
-			Ip [16]uint8
-		}
-		LocalPort  uint16
-		RemotePort uint16
-	}
-	Netns uint32
-}
-
 type packetDropFilterCgroup struct {
 	_     structs.HostLayout
 	Id    uint64
