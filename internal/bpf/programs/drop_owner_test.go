@@ -109,3 +109,42 @@ func TestDropOfNobody(t *testing.T) {
 		}
 	}
 }
+
+// A rule by command means the drops of which the process is known.
+func TestDropRuleOfCommand(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host := bpftest.NewHost(t)
+	command, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := bpf.Options{Exclude: []bpf.Rule{{Commands: []string{strings.TrimSpace(string(command))}}}}
+	bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+	drops := bpftest.StartOn(t, packetdrop.Monitor, host, rules)
+	ns := bpftest.NewNetNS(t, "command")
+	ns.Run(t, "nft", "add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c udp dport 7001-7002 drop")
+	ns.Do(t, func() {
+		connected, err := net.Dial("udp", "127.0.0.1:7001")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer connected.Close()
+		ns.Run(t, "nft", "add chain ip t o { type filter hook output priority 0; }; add rule ip t o udp dport 7001 drop")
+		_, _ = connected.Write([]byte("x")) // the filter says that it is not permitted
+		other, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer other.Close()
+		if _, err := other.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7002}); err != nil {
+			t.Error(err)
+		}
+	})
+	drops.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7002", "protocol": "udp", "command": ""})
+	drops.WaitFor(t, ns, 0, bpftest.Event{"destination_port": "7001"})
+	if n := drops.Status().Filtered[bpf.FilteredExcluded]; n < 1 {
+		t.Errorf("%d drops were left out", n)
+	}
+}
