@@ -54,6 +54,8 @@ type Program struct {
 	swept        time.Time // when maps were swept
 	done         chan struct{}
 
+	attached sync.Mutex // guards the hooks' links, which sweeps use while Stop closes them
+
 	mu       sync.Mutex // guards what follows
 	draining []chan struct{}
 	now      counters
@@ -194,7 +196,7 @@ func (p *Program) attach() error {
 func (p *Program) iterate(names iter.Seq[string]) error {
 	for name := range names {
 		for _, hook := range p.hooks {
-			if hook.Name != name || !hook.Attached {
+			if hook.Name != name || hook.link == nil {
 				continue
 			}
 			if err := hook.iterate(); err != nil {
@@ -271,6 +273,8 @@ func (p *Program) collect(all bool, to *event.Batch) {
 
 func (p *Program) sweep() {
 	p.swept = time.Now()
+	p.attached.Lock()
+	defer p.attached.Unlock()
 	if err := p.iterate(maps.Keys(p.Monitor.Sweeps)); err != nil {
 		p.log.Error("sweep maps", "error", err)
 	}
@@ -335,9 +339,7 @@ func (p *Program) drained() {
 
 // Stop detaches the monitor, hands over what is left and frees everything.
 func (p *Program) Stop(ctx context.Context) error {
-	for _, hook := range p.hooks {
-		hook.detach()
-	}
+	p.detach()
 	err := p.Drain(ctx)
 	if closing := p.reader.Close(); closing != nil {
 		err = errors.Join(err, fmt.Errorf("close ring buffer: %w", closing))
@@ -348,17 +350,19 @@ func (p *Program) Stop(ctx context.Context) error {
 	return err
 }
 
-func (h *Hook) detach() {
-	if h.link != nil {
-		_ = h.link.Close() // the kernel detaches when the last reference goes
-		h.link = nil
+func (p *Program) detach() {
+	p.attached.Lock()
+	defer p.attached.Unlock()
+	for _, hook := range p.hooks {
+		if hook.link != nil {
+			_ = hook.link.Close() // the kernel detaches when the last reference goes
+			hook.link = nil
+		}
 	}
 }
 
 func (p *Program) free() {
-	for _, hook := range p.hooks {
-		hook.detach()
-	}
+	p.detach()
 	if p.reader != nil {
 		_ = p.reader.Close() // a second time after Stop, or before anything was read
 	}

@@ -36,11 +36,16 @@ func TestCrowd(t *testing.T) {
 	const n = 8400 // with two ends on this host each
 	r := bpftest.Start(t, connection.Monitor)
 	ns := bpftest.NewNetNS(t, "crowd")
-	raiseOpenFiles(t, 2*n+100)
+	raiseOpenFiles(t, 2*n+1000) // other tests leave some open
 	ns.Do(t, func() {
 		server := socketOf(t, 0)
 		listenOn(t, server)
 		var open []int
+		defer func() {
+			for _, fd := range open {
+				unix.Close(fd)
+			}
+		}()
 		for range n {
 			client, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
 			if err != nil {
@@ -60,6 +65,7 @@ func TestCrowd(t *testing.T) {
 		for _, fd := range open {
 			unix.Close(fd)
 		}
+		open = nil
 		one, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
 		if err != nil {
 			t.Error(err)
