@@ -19,7 +19,8 @@ type Vector struct {
 	Codes []uint32 // 0 where absent, else 1 + position in Dict
 	Dict  []string // the distinct values, in order of first use
 
-	index map[string]uint32 // value to code, for writing
+	index  map[string]uint32 // value to code, for writing
+	absent bool              // no row has a value, and the memory is not this vector's
 }
 
 // Batch is events of one type, column by column. It grows by Append and the
@@ -31,22 +32,14 @@ type Batch struct {
 	Columns []Vector // as in Type.Columns
 }
 
-// NewBatch returns an empty batch with room for capacity rows.
+// NewBatch returns an empty batch with room for capacity rows. A column takes
+// memory when it gets its first value.
 func NewBatch(t *Type, capacity int) *Batch {
 	b := &Batch{Type: t, Columns: make([]Vector, len(t.Columns))}
 	for i, c := range t.Columns {
-		v := &b.Columns[i]
-		switch c.Kind {
-		case KindTime:
-			v.Ints = make([]int64, 0, capacity)
-		case KindInt:
-			v.Ints, v.Valid = make([]int64, 0, capacity), make([]bool, 0, capacity)
-		case KindString, KindIP:
-			v.Codes = make([]uint32, 0, capacity)
-		case KindID:
-			v.Ints, v.Codes = make([]int64, 0, capacity), make([]uint32, 0, capacity)
-		}
+		b.Columns[i] = Absent(c.Kind, 0)
 	}
+	b.Columns[Time].make(KindTime, 0, capacity)
 	return b
 }
 
@@ -68,6 +61,10 @@ func (b *Batch) Weight() int64 {
 func (b *Batch) Reset() {
 	for i := range b.Columns {
 		v := &b.Columns[i]
+		if v.absent {
+			*v = Absent(b.Type.Columns[i].Kind, 0)
+			continue
+		}
 		v.Ints, v.Valid, v.Codes, v.Dict = v.Ints[:0], v.Valid[:0], v.Codes[:0], v.Dict[:0]
 		clear(v.index)
 	}
@@ -76,8 +73,9 @@ func (b *Batch) Reset() {
 // Grow makes room for so many more rows.
 func (b *Batch) Grow(rows int) {
 	for i := range b.Columns {
-		v := &b.Columns[i]
-		v.Ints, v.Valid, v.Codes = grow(v.Ints, rows), grow(v.Valid, rows), grow(v.Codes, rows)
+		if v := &b.Columns[i]; !v.absent {
+			v.Ints, v.Valid, v.Codes = grow(v.Ints, rows), grow(v.Valid, rows), grow(v.Codes, rows)
+		}
 	}
 }
 
@@ -92,6 +90,10 @@ func grow[T any](s []T, n int) []T {
 func (b *Batch) Append(unixNano int64) {
 	for i := range b.Columns {
 		v := &b.Columns[i]
+		if v.absent {
+			b.addAbsent(i, 1)
+			continue
+		}
 		switch b.Type.Columns[i].Kind { // a copy of the declaration would take longer than the rest
 		case KindTime:
 			v.Ints = append(v.Ints, 0)
@@ -110,6 +112,9 @@ func (b *Batch) Append(unixNano int64) {
 // SetInt gives the newest event a number; the column must be KindInt.
 func (b *Batch) SetInt(column int, n int64) {
 	v := &b.Columns[column]
+	if v.absent {
+		b.own(column)
+	}
 	v.Ints[len(v.Ints)-1] = n
 	v.Valid[len(v.Valid)-1] = true
 }
@@ -117,6 +122,9 @@ func (b *Batch) SetInt(column int, n int64) {
 // SetString gives the newest event a text; the column must be KindString.
 func (b *Batch) SetString(column int, s string) {
 	v := &b.Columns[column]
+	if v.absent {
+		b.own(column)
+	}
 	row := len(v.Codes) - 1
 	// Events that follow each other are often alike, and equal strings are
 	// mostly the same one: that is seen without looking at the text.
@@ -133,6 +141,9 @@ func (b *Batch) SetString(column int, s string) {
 // for a value that the batch does not hold so far.
 func (b *Batch) SetBytes(column int, s []byte) {
 	v := &b.Columns[column]
+	if v.absent {
+		b.own(column)
+	}
 	code, known := v.index[string(s)]
 	if !known {
 		code = v.add(string(s))
@@ -188,6 +199,16 @@ func (v *Vector) add(s string) uint32 {
 func (b *Batch) AppendRows(from *Batch, rows []int32) {
 	for i := range b.Columns {
 		v, src := &b.Columns[i], &from.Columns[i]
+		switch {
+		case src.absent && rows == nil:
+			b.addAbsent(i, src.len())
+			continue
+		case src.absent:
+			b.addAbsent(i, len(rows))
+			continue
+		case v.absent && (src.Ints != nil || src.Codes != nil):
+			b.own(i)
+		}
 		v.Ints = gather(v.Ints, src.Ints, rows)
 		v.Valid = gather(v.Valid, src.Valid, rows)
 		begin := len(v.Codes)

@@ -126,7 +126,7 @@ func (w *window) eventsOf(t *event.Type) error {
 	b.Columns[event.Time].Ints = w.times
 	for i, c := range t.Columns {
 		if v := &b.Columns[i]; v.Ints == nil && v.Codes == nil {
-			*v = w.empty(c.Kind)
+			*v = event.Absent(c.Kind, w.n)
 		}
 	}
 	rows = slices.DeleteFunc(rows, func(row int32) bool { return w.doubtful[row] })
@@ -146,26 +146,13 @@ func (w *window) doubt(rows []int32, is func(row int32) bool) {
 	}
 }
 
-// empty returns a vector of absent values.
-func (w *window) empty(kind event.Kind) (v event.Vector) {
-	switch kind {
-	case event.KindInt:
-		v.Ints, v.Valid = make([]int64, w.n), make([]bool, w.n)
-	case event.KindID:
-		v.Ints, v.Codes = make([]int64, w.n), make([]uint32, w.n)
-	default:
-		v.Codes = make([]uint32, w.n)
-	}
-	return v
-}
-
 // vector returns a column as a batch holds it, good for those of some rows that
 // it does not doubt.
 func (w *window) vector(c *fileColumn, declared *event.Column, rows []int32) event.Vector {
 	switch kind := declared.Kind; {
 	case c.hasNumbers() != (kind == event.KindInt):
 		w.doubt(rows, func(row int32) bool { return c.present[row] })
-		return w.empty(kind)
+		return event.Absent(kind, w.n)
 	case kind == event.KindInt:
 		return event.Vector{Ints: c.ints, Valid: c.present}
 	case kind == event.KindIP:
@@ -204,7 +191,7 @@ func (w *window) ips(c *fileColumn, rows []int32) event.Vector {
 
 // ids are nearly all different: each is looked at where it stands.
 func (w *window) ids(c *fileColumn, rows []int32) event.Vector {
-	v := w.empty(event.KindID)
+	v := event.Vector{Ints: make([]int64, w.n), Codes: make([]uint32, w.n)}
 	last := "" // which no scope is
 	w.doubt(rows, func(row int32) bool {
 		if c.codes[row] == 0 {

@@ -86,7 +86,7 @@ func encodeBody(b *event.Batch) []byte {
 		case event.KindTime:
 			data = appendTimes(data, v.Ints)
 		case event.KindInt:
-			if slices.Contains(v.Valid, true) {
+			if !v.Absent() && slices.Contains(v.Valid, true) {
 				data = appendInts(data, v)
 			}
 		default:

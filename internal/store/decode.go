@@ -79,6 +79,10 @@ func (k *chunk) fill(b *event.Batch, columns []int) error {
 		if column.kind != c.Kind {
 			column.data = nil
 		}
+		if len(column.data) == 0 && c.Kind != event.KindTime {
+			*v = event.Absent(c.Kind, k.rows)
+			continue
+		}
 		r := reader{data: column.data}
 		switch c.Kind {
 		case event.KindTime:
@@ -177,9 +181,6 @@ func (r *reader) times(h chunkHeader) []int64 {
 
 func (r *reader) ints(v *event.Vector, rows int) {
 	v.Ints, v.Valid = make([]int64, rows), make([]bool, rows)
-	if len(r.data) == 0 {
-		return
-	}
 	size := (rows + 7) / 8
 	if len(r.data) < size {
 		r.fail("data ends early")
@@ -198,9 +199,6 @@ func (r *reader) ints(v *event.Vector, rows int) {
 
 func (r *reader) texts(v *event.Vector, rows int, kind event.Kind) {
 	v.Codes = make([]uint32, rows)
-	if len(r.data) == 0 {
-		return
-	}
 	n := r.length(uint64(rows))
 	v.Dict = make([]string, 0, n)
 	for len(v.Dict) < n && r.err == nil {

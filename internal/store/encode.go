@@ -134,18 +134,8 @@ func (s *Store) encodeDirect(at hourOfType, b *event.Batch, over bool) (ready *s
 // slice returns some rows of a batch, in its memory; only for reading.
 func slice(b *event.Batch, from, until int) *event.Batch {
 	piece := &event.Batch{Type: b.Type, Columns: make([]event.Vector, len(b.Columns))}
-	for i, v := range b.Columns {
-		part := event.Vector{Dict: v.Dict}
-		if v.Ints != nil {
-			part.Ints = v.Ints[from:until]
-		}
-		if v.Valid != nil {
-			part.Valid = v.Valid[from:until]
-		}
-		if v.Codes != nil {
-			part.Codes = v.Codes[from:until]
-		}
-		piece.Columns[i] = part
+	for i := range b.Columns {
+		piece.Columns[i] = b.Columns[i].Slice(from, until)
 	}
 	return piece
 }

@@ -88,6 +88,7 @@ func span(v *event.Vector, from, to int) (part event.Vector) {
 // readRange decodes the pages that rows from first on and before end are in.
 func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, error) {
 	before, behind := first, end // of these pages
+	present := 0                 // in all pages
 	err := c.eachPage(rows, func(p *page, begin int) error {
 		if begin <= first {
 			before = begin
@@ -95,8 +96,12 @@ func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, erro
 		if begin < end {
 			behind = begin + p.rows
 		}
+		present += p.rows - p.nulls
 		return nil
 	})
+	if err == nil && present == 0 {
+		return event.Absent(c.kind, end-first), nil
+	}
 	v := c.vector(behind - before)
 	ids := idParser{}
 	if err == nil {

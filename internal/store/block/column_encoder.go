@@ -85,16 +85,19 @@ func (e *columnEncoder) encodeConstant(text string, rows int) {
 func (e *columnEncoder) encode(v *event.Vector, kind event.Kind, rows int) (err error) {
 	e.reset(rows)
 	perPage := pageRows
-	switch kind {
-	case event.KindTime:
+	switch {
+	case v.Absent():
+		e.levels, e.nulls = sized(e.levels, rows), rows
+		clear(e.levels)
+	case kind == event.KindTime:
 		e.encoding, e.ints = format.DeltaBinaryPacked, append(e.ints, v.Ints...)
-	case event.KindInt:
+	case kind == event.KindInt:
 		e.levels, e.nulls = appendLevels(e.levels, v.Valid)
 		e.encodeInts(v)
-	case event.KindString, event.KindIP:
+	case kind == event.KindString, kind == event.KindIP:
 		e.levels, e.nulls = appendLevels(e.levels, v.Codes)
 		err = e.encodeTexts(v, kind)
-	case event.KindID:
+	case kind == event.KindID:
 		e.levels, e.nulls = appendLevels(e.levels, v.Codes)
 		e.encodeIDs(v)
 		perPage = idPageRows

@@ -11,6 +11,7 @@ import (
 type sheet struct {
 	made  event.Batch
 	rows  int
+	used  []bool   // by column: it has a value
 	texts []*texts // by column, for those that have a dictionary
 }
 
@@ -22,7 +23,7 @@ type texts struct {
 }
 
 func newSheet(t *event.Type) sheet {
-	return sheet{made: event.Batch{Type: t, Columns: make([]event.Vector, len(t.Columns))}, texts: make([]*texts, len(t.Columns))}
+	return sheet{made: event.Batch{Type: t, Columns: make([]event.Vector, len(t.Columns))}, texts: make([]*texts, len(t.Columns)), used: make([]bool, len(t.Columns))}
 }
 
 // dictionary says what values a column can have; set names them by position.
@@ -53,13 +54,13 @@ func (s *sheet) begin(limit int) {
 
 // row begins an event.
 func (s *sheet) row(unixNano int64) {
-	s.made.Columns[event.Time].Ints[s.rows] = unixNano
+	s.made.Columns[event.Time].Ints[s.rows], s.used[event.Time] = unixNano, true
 	s.rows++
 }
 
 func (s *sheet) number(column int, n int64) {
 	v := &s.made.Columns[column]
-	v.Ints[s.rows-1], v.Valid[s.rows-1] = n, true
+	v.Ints[s.rows-1], v.Valid[s.rows-1], s.used[column] = n, true, true
 }
 
 func (s *sheet) text(column int, value int32) {
@@ -71,7 +72,7 @@ func (s *sheet) text(column int, value int32) {
 		t.codes[value] = code
 		t.used = append(t.used, value)
 	}
-	v.Codes[s.rows-1] = code
+	v.Codes[s.rows-1], s.used[column] = code, true
 }
 
 func (s *sheet) id(column int, scope int32, n int64) {
@@ -83,13 +84,21 @@ func (s *sheet) id(column int, scope int32, n int64) {
 func (s *sheet) batch() *event.Batch {
 	b := &event.Batch{Type: s.made.Type, Columns: make([]event.Vector, len(s.made.Columns))}
 	for i, v := range s.made.Columns {
+		if !s.used[i] {
+			b.Columns[i] = event.Absent(b.Type.Columns[i].Kind, s.rows)
+			continue
+		}
 		b.Columns[i] = event.Vector{
 			Ints: slices.Clone(cut(v.Ints, s.rows)), Valid: slices.Clone(cut(v.Valid, s.rows)),
 			Codes: slices.Clone(cut(v.Codes, s.rows)), Dict: slices.Clone(v.Dict),
 		}
 	}
 	for i := range s.made.Columns {
+		if !s.used[i] {
+			continue
+		}
 		v := &s.made.Columns[i]
+		s.used[i] = false
 		clear(cut(v.Ints, s.rows))
 		clear(cut(v.Valid, s.rows))
 		clear(cut(v.Codes, s.rows))

@@ -1,0 +1,98 @@
+package event
+
+import "slices"
+
+// sharedRows is how many rows a column may have that takes no memory.
+const sharedRows = 1 << 17
+
+// What columns without any value hold: all share these, and nobody writes there.
+var (
+	noInts  [sharedRows]int64
+	noValid [sharedRows]bool
+	noCodes [sharedRows]uint32
+)
+
+// Absent returns a column of so many rows in which no event has a value. It takes
+// no memory of its own, up to sharedRows.
+func Absent(kind Kind, rows int) (v Vector) {
+	if rows > sharedRows {
+		v.make(kind, rows, rows)
+		return v
+	}
+	v.absent = true
+	if kind == KindInt || kind == KindTime || kind == KindID {
+		v.Ints = noInts[:rows:rows]
+	}
+	if kind == KindInt {
+		v.Valid = noValid[:rows:rows]
+	}
+	if kind == KindString || kind == KindIP || kind == KindID {
+		v.Codes = noCodes[:rows:rows]
+	}
+	return v
+}
+
+// Absent tells, without a look at the rows, that none has a value. False says
+// nothing.
+func (v *Vector) Absent() bool { return v.absent }
+
+// Slice returns some rows, in the vector's memory; only for reading.
+func (v *Vector) Slice(from, until int) Vector {
+	part := Vector{Dict: v.Dict, absent: v.absent}
+	if v.Ints != nil {
+		part.Ints = v.Ints[from:until:until]
+	}
+	if v.Valid != nil {
+		part.Valid = v.Valid[from:until:until]
+	}
+	if v.Codes != nil {
+		part.Codes = v.Codes[from:until:until]
+	}
+	return part
+}
+
+func (v *Vector) len() int { return max(len(v.Ints), len(v.Codes)) }
+
+// make gives the vector memory of its own, with so many absent values.
+func (v *Vector) make(kind Kind, rows, capacity int) {
+	v.absent = false
+	if kind == KindInt || kind == KindTime || kind == KindID {
+		v.Ints = make([]int64, rows, capacity)
+	}
+	if kind == KindInt {
+		v.Valid = make([]bool, rows, capacity)
+	}
+	if kind == KindString || kind == KindIP || kind == KindID {
+		v.Codes = make([]uint32, rows, capacity)
+	}
+}
+
+// own gives a column memory of its own, so that it can be written to.
+func (b *Batch) own(column int) {
+	v := &b.Columns[column]
+	rows := v.len()
+	v.make(b.Type.Columns[column].Kind, rows, max(rows, cap(b.Columns[Time].Ints)))
+}
+
+// addAbsent adds absent values to a column.
+func (b *Batch) addAbsent(column, rows int) {
+	v := &b.Columns[column]
+	if all := v.len() + rows; v.absent && all <= sharedRows {
+		*v = Absent(b.Type.Columns[column].Kind, all)
+		return
+	}
+	if v.absent {
+		b.own(column)
+	}
+	v.Ints, v.Valid, v.Codes = addZeros(v.Ints, rows), addZeros(v.Valid, rows), addZeros(v.Codes, rows)
+}
+
+func addZeros[T any](s []T, n int) []T {
+	if s == nil { // the column has none
+		return nil
+	}
+	begin := len(s)
+	s = slices.Grow(s, n)[:begin+n]
+	clear(s[begin:])
+	return s
+}
