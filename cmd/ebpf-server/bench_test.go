@@ -39,10 +39,12 @@ func cpuSeconds(b *testing.B, pid int) float64 {
 
 type programList struct {
 	Programs []struct {
-		Name   string
-		Events int64
-		Lost   map[string]int64
-		Hooks  []struct {
+		Name     string
+		Seen     int64
+		Events   int64
+		Lost     map[string]int64
+		Filtered map[string]int64
+		Hooks    []struct {
 			Name     string
 			Runs     int64
 			NSPerRun int64 `json:"ns_per_run"`
