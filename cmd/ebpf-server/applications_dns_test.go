@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -67,11 +68,14 @@ func names(args []string) []string {
 // port, by the log.
 func asked(h *hosts, dnsmasq *process, name string) (pid, port int) {
 	h.Helper()
-	for _, m := range dnsmasqForm.FindAllStringSubmatch(dnsmasq.output.String(), -1) {
-		if m[3] == name {
-			return int(h.number(m[1])), int(h.number(m[2]))
+	eventually(h, func() error {
+		for _, m := range dnsmasqForm.FindAllStringSubmatch(dnsmasq.output.String(), -1) {
+			if m[3] == name {
+				pid, port = int(h.number(m[1])), int(h.number(m[2]))
+				return nil
+			}
 		}
-	}
-	h.Fatalf("dnsmasq was not asked for %s", name)
-	return 0, 0
+		return fmt.Errorf("dnsmasq was not asked for %s", name)
+	})
+	return pid, port
 }

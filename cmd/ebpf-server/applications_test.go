@@ -91,14 +91,15 @@ type process struct {
 	*exec.Cmd
 	input  io.Writer
 	output output
-	ended  chan error
+	ended  chan struct{} // closed when it has
+	err    error         // how it ended
 }
 
 // launch starts a program. It is told to end when the test ends, if it still runs.
 func (h *hosts) launch(ns *bpftest.NetNS, name string, args ...string) *process {
 	h.Helper()
 	h.installed(name)
-	p := &process{Cmd: ns.Command(name, args...), ended: make(chan error, 1)}
+	p := &process{Cmd: ns.Command(name, args...), ended: make(chan struct{})}
 	p.Stdout, p.Stderr = &p.output, &p.output
 	var err error
 	if p.input, err = p.StdinPipe(); err != nil {
@@ -108,8 +109,8 @@ func (h *hosts) launch(ns *bpftest.NetNS, name string, args ...string) *process 
 		h.Fatal(err)
 	}
 	go func() {
-		p.ended <- p.Wait()
-		close(p.ended)
+		defer close(p.ended)
+		p.err = p.Wait()
 	}()
 	h.Cleanup(func() {
 		_ = p.Process.Signal(syscall.SIGTERM) // fails if it has ended
@@ -143,9 +144,9 @@ func (h *hosts) serve(port int, name string, args ...string) *process {
 func (h *hosts) wait(p *process) string {
 	h.Helper()
 	select {
-	case err := <-p.ended:
-		if err != nil {
-			h.Fatalf("%s: %v\n%s", p, err, &p.output)
+	case <-p.ended:
+		if p.err != nil {
+			h.Fatalf("%s: %v\n%s", p, p.err, &p.output)
 		}
 	case <-time.After(30 * time.Second):
 		h.Fatalf("%s does not end\n%s", p, &p.output)
