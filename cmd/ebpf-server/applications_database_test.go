@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -65,23 +64,7 @@ func postgres(h *hosts) {
 			client = append(client, end{port: int(h.number(line[2])), owner: pgbench})
 		}
 	}
-	comparePayload(h, postmaster, client)
-}
-
-// comparePayload compares both ends of all connections with the bytes that were
-// counted of them; what else is known is given for the clients' ends.
-func comparePayload(h *hosts, service owner, client []end) {
-	h.Helper()
-	want := h.payload(service)
-	h.compare(h.service, h.closed(h.service, len(client)), want)
-	for i, e := range client {
-		at := slices.IndexFunc(want, func(counted end) bool { return counted.port == e.port })
-		if at < 0 {
-			h.Fatalf("no packets were counted of port %d", e.port)
-		}
-		client[i].sent, client[i].received = want[at].received, want[at].sent
-	}
-	h.compare(h.client, h.closed(h.client, len(client)), client)
+	h.comparePayload(postmaster, client)
 }
 
 // Redis counts connections and bytes of all together.
@@ -113,7 +96,7 @@ func redis(h *hosts) {
 			client = append(client, end{port: e.SourcePort, owner: whose})
 		}
 	}
-	comparePayload(h, service, client)
+	h.comparePayload(service, client)
 	sent, received, _ := sums(h.closed(h.service, n))
 	// The question of redis-cli is in the numbers, and the answer to it is not.
 	asking := of(atClient, cli)

@@ -86,8 +86,9 @@ func (h *hosts) countPayload(port int) {
 
 var countForm = regexp.MustCompile(`(\d+) counter packets (\d+) bytes (\d+)`)
 
-// payload returns the service's ends of all connections that were counted.
-func (h *hosts) payload(service owner) []end {
+// payload returns what the service sent and received by the client's port, as was
+// counted.
+func (h *hosts) payload() map[int]transfer {
 	h.Helper()
 	count := func(set string) map[int]int64 {
 		found := map[int]int64{}
@@ -96,12 +97,49 @@ func (h *hosts) payload(service owner) []end {
 		}
 		return found
 	}
-	sent, received := count("sent"), count("received")
-	var ends []end
-	for port := range received {
-		ends = append(ends, end{port, sent[port], received[port], service})
+	sent, all := count("sent"), map[int]transfer{}
+	for port, received := range count("received") {
+		all[port] = transfer{sent: sent[port], received: received}
 	}
-	return ends
+	return all
+}
+
+// transfer is what an end sent and received, and how many segments it sent again.
+type transfer struct{ sent, received, retransmits int64 }
+
+// comparePayload compares both ends of all connections with what is known of the
+// clients' ends, and with the bytes that were counted: in all of a port, which may
+// have been used again. Where something was sent again after all, they do not tell
+// the payload.
+func (h *hosts) comparePayload(service owner, client []end) {
+	h.Helper()
+	for i := range client {
+		client[i].sent, client[i].received = untold, untold
+	}
+	near, far := h.transfers(h.client, client), h.transfers(h.service, far(client, service))
+	for port, counted := range h.payload() {
+		if near[port].retransmits+far[port].retransmits != 0 {
+			h.Logf("port %d: client %+v, service %+v", port, near[port], far[port])
+			continue
+		}
+		if near[port] != (transfer{sent: counted.received, received: counted.sent}) || far[port] != counted {
+			h.Errorf("port %d: counted %+v, client %+v, service %+v", port, counted, near[port], far[port])
+		}
+	}
+}
+
+// transfers compares the ends in a namespace with those that are wanted, and
+// returns what was recorded by the client's port.
+func (h *hosts) transfers(ns *bpftest.NetNS, want []end) map[int]transfer {
+	h.Helper()
+	over := h.closed(ns, len(want))
+	h.compare(ns, over, want)
+	all := map[int]transfer{}
+	for _, e := range over {
+		t := all[e.SourcePort]
+		all[e.SourcePort] = transfer{t.sent + e.Sent, t.received + e.Received, t.retransmits + e.Retransmits}
+	}
+	return all
 }
 
 // losePackets makes each namespace drop every 50th TCP packet that comes in.
