@@ -116,7 +116,7 @@ func (h *hosts) control(streams []end, service owner) []end {
 func iperfUDP(h *hosts) {
 	h.countPayload(iperfPort)
 	p, service := serveIperf(h)
-	running := h.launch(h.client, "iperf3", "-c", serviceIP, "-J", "-u", "-P", "2", "--bitrate", "20M", "--time", "3")
+	running := h.launch(h.client, "iperf3", "-c", serviceIP, "-J", "-u", "-P", "2", "--bitrate", "20M", "--time", "2")
 	client := h.owner(running, "iperf3", "root")
 	compareOpenUDP(h, client, service)
 
@@ -142,9 +142,9 @@ func compareOpenUDP(h *hosts, client, service owner) {
 	h.Helper()
 	eventually(h, func() error {
 		for ns, whose := range map[*bpftest.NetNS]owner{h.client: client, h.service: service} {
-			sockets, recorded := h.sockets(ns, "-u"), map[int]socket{}
+			sockets, recorded := h.sockets(ns, "-u", whose), map[int]socket{}
 			for _, e := range h.events(ns, "protocol", "udp", "state", "established", "pid", strconv.Itoa(whose.PID)) {
-				recorded[e.end().port] = socket{pid: whose.PID}
+				recorded[e.end().port] = socket{} // nothing is told of its bytes yet
 			}
 			if len(sockets) != 2 || !maps.Equal(sockets, recorded) {
 				return fmt.Errorf("%s: ss shows %v, recorded are %v", ns.Name, sockets, recorded)

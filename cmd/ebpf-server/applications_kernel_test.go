@@ -3,6 +3,8 @@ package main_test
 import (
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,17 +27,28 @@ func (h *hosts) counter(ns *bpftest.NetNS, name string) int64 {
 
 // socket is what ss tells of an open connection.
 type socket struct {
-	pid                                 int
 	acknowledged, received, retransmits int64
 	rtt                                 int64 // in microseconds
 }
 
-// sockets returns what ss tells of the connections of a namespace, by the client's
-// port; flag is -t or -u.
-func (h *hosts) sockets(ns *bpftest.NetNS, flag string) map[int]socket {
+// sockets returns what ss tells of the connections that a process holds, by the
+// client's port; flag is -t or -u. ss -p would look through all processes of the
+// machine for it, which can take seconds.
+func (h *hosts) sockets(ns *bpftest.NetNS, flag string, whose owner) map[int]socket {
 	h.Helper()
+	held := map[string]bool{}
+	descriptors, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", whose.PID))
+	for _, descriptor := range descriptors {
+		if file, err := os.Readlink(descriptor); err == nil { // else it was closed meanwhile
+			held[file] = true
+		}
+	}
 	found := map[int]socket{}
-	for line := range strings.Lines(ns.Run(h, "ss", flag+"inpOH", "state", "established")) {
+	for line := range strings.Lines(ns.Run(h, "ss", flag+"ineOH", "state", "established")) {
+		inode := regexp.MustCompile(` ino:(\d+)`).FindStringSubmatch(line)
+		if inode == nil || !held["socket:["+inode[1]+"]"] {
+			continue
+		}
 		ends := strings.Fields(line)[2:4]
 		client := ends[0]
 		if ns == h.service {
@@ -55,9 +68,6 @@ func (h *hosts) sockets(ns *bpftest.NetNS, flag string) map[int]socket {
 				h.Fatal(err)
 			}
 			s.rtt = int64(math.Round(milliseconds * 1000))
-		}
-		if m := regexp.MustCompile(`pid=(\d+)`).FindStringSubmatch(line); m != nil {
-			s.pid = int(h.number(m[1]))
 		}
 		found[int(h.number(client[strings.LastIndexByte(client, ':')+1:]))] = s
 	}

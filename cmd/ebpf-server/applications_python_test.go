@@ -42,7 +42,7 @@ func openSessions(h *hosts, connecting *process, client, service owner) map[*bpf
 	h.Helper()
 	open := map[*bpftest.NetNS]map[int]socket{}
 	eventually(h, func() error {
-		open[h.client], open[h.service] = h.sockets(h.client, "-t"), h.sockets(h.service, "-t")
+		open[h.client], open[h.service] = h.sockets(h.client, "-t", client), h.sockets(h.service, "-t", service)
 		told := h.told(connecting, client)
 		if len(told) != pythonSessions {
 			return fmt.Errorf("%d connections have their answer, want %d", len(told), pythonSessions)
@@ -58,8 +58,8 @@ func openSessions(h *hosts, connecting *process, client, service owner) map[*bpf
 	for ns, whose := range map[*bpftest.NetNS]owner{h.client: client, h.service: service} {
 		established := h.events(ns, "state", "established")
 		for _, e := range established {
-			if e.owner != whose || open[ns][e.SourcePort].pid != whose.PID {
-				h.Errorf("ss shows %+v, recorded is %+v", open[ns][e.SourcePort], e)
+			if _, shown := open[ns][e.SourcePort]; !shown || e.owner != whose {
+				h.Errorf("recorded is %+v; ss shows it of process %d: %v", e, whose.PID, shown)
 			}
 		}
 		if all := h.events(ns); len(established) != pythonSessions || len(all) != pythonSessions {
