@@ -13,6 +13,8 @@ GENERATED := 'internal/bpf/*_bpfel.go' 'internal/bpf/*_bpfel.o' docs/api
 
 # Debian packages that the targets need beside Go; .ci/packages installs them.
 TEST_PACKAGES := nftables iproute2 procps podman runc
+# Whose connections are recorded and compared with what they say themselves.
+APPLICATION_PACKAGES := nginx wrk curl postgresql redis-server iperf3 dnsmasq-base bind9-dnsutils python3
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 RACE_PACKAGES := gcc libc6-dev
 BENCH_PACKAGES := g++ libc6-dev
@@ -50,7 +52,7 @@ uninstall: ## Remove the program and the unit; configuration and events stay (as
 ##@ To work on it
 
 test: ## Run all tests (as root: also those that load eBPF programs)
-	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
+	@.ci/packages $(TEST_PACKAGES) $(APPLICATION_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
 	@if [ "$$(id -u)" != 0 ]; then echo "not root: tests that load eBPF programs or make network namespaces are skipped (sudo make test runs them)"; fi
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
 
