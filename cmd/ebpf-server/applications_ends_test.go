@@ -141,6 +141,9 @@ func (h *hosts) fits(ns *bpftest.NetNS, e connectionEvent) bool {
 	if ns == h.service && e.Protocol == "tcp" {
 		return e.Direction == "inbound" && e.DestinationIP == own && e.Attribution == "accept"
 	}
+	if e.Attribution == "datagram" { // a service may listen on all its addresses
+		return ns == h.service && e.Direction == "inbound" && (e.DestinationIP == own || e.DestinationIP == "")
+	}
 	return e.Direction == "outbound" && e.SourceIP == own && e.Attribution == "connect"
 }
 

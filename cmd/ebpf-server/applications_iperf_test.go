@@ -112,7 +112,7 @@ func (h *hosts) control(streams []end, service owner) []end {
 }
 
 // UDP: both sides connect their sockets, the server when it has had a first
-// datagram of 4 bytes, which it answers with another.
+// datagram of 4 bytes, which is a flow, and which it answers with another.
 func iperfUDP(h *hosts) {
 	h.countPayload(iperfPort)
 	p, service := serveIperf(h)
@@ -129,11 +129,12 @@ func iperfUDP(h *hosts) {
 	told = h.report(h.wait(p))
 	for i, connected := range told.Start.Connected {
 		stream := told.End.Streams[i].UDP
+		atService = append(atService, end{connected.RemotePort, 0, first, service})
 		atService = append(atService, end{connected.RemotePort, first, (stream.Packets - stream.Lost) * told.Start.Test.Blksize, service})
 	}
 	control := h.control(nil, service)
 	h.compare(h.client, h.closed(h.client, 3), append(atClient, far(control, client)...))
-	h.compare(h.service, h.closed(h.service, 3), append(atService, control...))
+	h.compare(h.service, h.closed(h.service, 5), append(atService, control...))
 }
 
 // compareOpenUDP compares the open UDP sockets, two in each namespace, with what
@@ -143,7 +144,7 @@ func compareOpenUDP(h *hosts, client, service owner) {
 	eventually(h, func() error {
 		for ns, whose := range map[*bpftest.NetNS]owner{h.client: client, h.service: service} {
 			sockets, recorded := h.sockets(ns, "-u", whose), map[int]socket{}
-			for _, e := range h.events(ns, "protocol", "udp", "state", "established", "pid", strconv.Itoa(whose.PID)) {
+			for _, e := range h.events(ns, "protocol", "udp", "state", "established", "attribution", "connect", "pid", strconv.Itoa(whose.PID)) {
 				recorded[e.end().port] = socket{} // nothing is told of its bytes yet
 			}
 			if len(sockets) != 2 || !maps.Equal(sockets, recorded) {

@@ -26,6 +26,7 @@ const (
 )
 
 func TestApplications(t *testing.T) {
+	t.Setenv("EBPF_SERVER_PROGRAMS_CONNECTION_UDP_IDLE", "1s")
 	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
 	for _, test := range []struct {
 		name string
