@@ -175,8 +175,8 @@ func measureHooks(b *testing.B) {
 	var all float64 // ns in eBPF
 	for _, p := range s.programs().Programs {
 		for _, h := range p.Hooks {
-			if h.Runs > 0 {
-				all += float64(h.Runs * h.NSPerRun)
+			all += float64(h.Runs * h.NSPerRun)
+			if h.Runs >= stormConnections/2 { // the others run for what else the machine does
 				b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
 				b.ReportMetric(float64(h.Runs)/stormConnections, "runs/"+h.Name)
 			}
