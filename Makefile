@@ -25,6 +25,8 @@ TESTFLAGS ?=
 KERNELS ?=
 # How many events make bench keeps in the store and in what that is compared with.
 EVENTS ?= 10000000
+# Over how many connections make bench watches the program's memory.
+CONNECTIONS ?= 5000000
 
 ##@ To use it
 
@@ -89,9 +91,9 @@ vmlinux: ## Rewrite bpf/include/vmlinux.h from the running kernel
 	bpftool btf dump file /sys/kernel/btf/vmlinux format c; } > bpf/include/vmlinux.h.new || { rm bpf/include/vmlinux.h.new; exit 1; }
 	@mv bpf/include/vmlinux.h.new bpf/include/vmlinux.h
 
-bench: ## Measure capture, store and queries (as root), then the store beside its peers (EVENTS=100000000 for more)
+bench: ## Measure capture, store and queries (as root), then the store beside its peers (EVENTS=100000000 for more, CONNECTIONS=500000 for less)
 	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) $(BENCH_PACKAGES) || [ "$$(id -u)" != 0 ]
-	go test -run '^$$' -bench . ./cmd/ebpf-server ./internal/store ./internal/query
+	EBPF_SERVER_TEST_CONNECTIONS=$(CONNECTIONS) go test -timeout 1h -run '^$$' -bench . ./cmd/ebpf-server ./internal/store ./internal/query
 	cd internal/tools/bench && CGO_ENABLED=1 go run . --events=$(EVENTS)
 
 build-dev: ## Build bin/ebpf-server-dev, with the race detector

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
@@ -53,50 +52,6 @@ func benchServer(b *testing.B) *server {
 		b.Fatal(err)
 	}
 	return start(b, filepath.Join(built, "ebpf-server"), filepath.Join(b.TempDir(), "events.db"), "--config", config)
-}
-
-// BenchmarkConnections makes short connections, 100 bytes out and 50 back, as
-// fast as they go. Each is four events. It reports the program's CPU time per
-// million events and what each eBPF program takes by the kernel's statistics.
-func BenchmarkConnections(b *testing.B) {
-	s := benchServer(b)
-	ns := bpftest.NewNetNS(b, "bench")
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-	const n = 20_000
-	loops := 0
-	for b.Loop() {
-		loops++
-		before, used, began := s.summary("connections", in(ns)).Count, cpuSeconds(b, s.command.Process.Pid), time.Now()
-		traffic(b, ns, n)
-		took := time.Since(began)
-		eventually(b, func() error {
-			if got := s.summary("connections", in(ns)).Count - before; got != 4*n {
-				return fmt.Errorf("%d events of %d connections", got, n)
-			}
-			return nil
-		})
-		b.ReportMetric((cpuSeconds(b, s.command.Process.Pid)-used)/(4*n)*1e6, "CPU-s/Mevent")
-		b.ReportMetric(n/took.Seconds(), "connections/s")
-	}
-	list := s.programs()
-	if lost := list.lost(); lost != 0 {
-		b.Errorf("%d events were lost", lost)
-	}
-	var all float64 // ns in eBPF
-	for _, p := range list.Programs {
-		for _, h := range p.Hooks {
-			if h.Runs > 0 {
-				all += float64(h.Runs * h.NSPerRun)
-				b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
-				b.ReportMetric(float64(h.Runs)/float64(loops*n), "runs/"+h.Name)
-			}
-		}
-	}
-	b.ReportMetric(all/float64(loops*n), "eBPF-ns/connection")
 }
 
 // BenchmarkRingBufferToFile fills the ring buffer while the program is stopped,

@@ -112,6 +112,53 @@ func TestLossIsCounted(t *testing.T) {
 	}
 }
 
+// Sockets that no map has room for are counted, and followed again when there is
+// room: nothing is lost silently.
+func TestFullMapIsCounted(t *testing.T) {
+	m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		spec.Maps["connections"].MaxEntries = 16
+		spec.Maps["more_connections"].MaxEntries = 16
+	})
+	m.Iterators = nil // sockets of others, from before, would take the room
+	r := bpftest.Start(t, m)
+	ns := bpftest.NewNetNS(t, "full")
+	connect := func(n int) {
+		ns.Do(t, func() {
+			l, err := net.Listen("tcp4", "127.0.0.1:7001")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			for range n {
+				c, err := net.Dial("tcp4", "127.0.0.1:7001")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				served, err := l.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer served.Close()
+			}
+		})
+	}
+	const n = 100 // 400 events
+	connect(n)
+	got := len(r.Events(t, ns))
+	lost := r.LostEvents()[bpf.LostMapFull]
+	// What a socket would have told later is not counted, but its beginning is, at
+	// the change of its state and at its accept.
+	if got == 0 || got == 4*n || int64(got)+lost < 4*n {
+		t.Errorf("%d events and %d lost, of %d", got, lost, 4*n)
+	}
+	if status := r.Status(); status.Lost[bpf.LostMapFull] != lost {
+		t.Errorf("status says %v, the sink was told %d", status.Lost, lost)
+	}
+	connect(1)
+	r.WaitFor(t, ns, got+4, nil)
+}
+
 func TestStopHandsOverTheRest(t *testing.T) {
 	bpftest.RequireRoot(t)
 	host := bpftest.NewHost(t)

@@ -2,6 +2,8 @@
 //
 //	traffic server ADDRESS N   accepts N connections, on each takes 100 bytes and gives 50
 //	traffic client ADDRESS N   makes them, WORKERS at a time
+//	traffic storm N            does both, on two threads, as fast as it goes
+//	traffic hold N             holds N connections open until its input ends
 package main
 
 import (
@@ -20,10 +22,10 @@ const (
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fail(fmt.Errorf("usage: traffic server|client ADDRESS N"))
+	if len(os.Args) < 3 {
+		fail(fmt.Errorf("usage: traffic server|client ADDRESS N, traffic storm|hold N"))
 	}
-	n, err := strconv.Atoi(os.Args[3])
+	n, err := strconv.Atoi(os.Args[len(os.Args)-1])
 	if err != nil {
 		fail(err)
 	}
@@ -32,6 +34,10 @@ func main() {
 		err = serve(os.Args[2], n)
 	case "client":
 		err = connect(os.Args[2], n)
+	case "storm":
+		err = storm(n)
+	case "hold":
+		err = hold(n)
 	default:
 		err = fmt.Errorf("no role %q", os.Args[1])
 	}

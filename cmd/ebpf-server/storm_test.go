@@ -1,0 +1,191 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+)
+
+const (
+	stormConnections = 200_000
+	// Short runs, and many: what else the machine does comes and goes. The ring
+	// buffer holds half the events of one, so that work is not merely put off.
+	pairs           = 11
+	pairConnections = 50_000
+)
+
+// BenchmarkStorm makes short connections, 100 bytes out and 50 back, as fast as
+// two threads can (testdata/traffic/storm.go): in turn without the monitor and
+// with it, of which it reports the median ratio; then more of them, of which each
+// must be there with its four events; and again, while the kernel measures the
+// eBPF programs, which itself costs time.
+func BenchmarkStorm(b *testing.B) {
+	bpftest.RequireRoot(b)
+	for b.Loop() {
+		var ratios []float64
+		for range pairs {
+			without := storm(b, pairConnections)
+			s := startDefault(b)
+			with := storm(b, pairConnections)
+			s.stop()
+			b.Logf("%.0f connections/s without the monitor, %.0f with it", without.speed, with.speed)
+			ratios = append(ratios, with.speed/without.speed)
+		}
+		slices.Sort(ratios)
+		b.ReportMetric(ratios[len(ratios)/2], "on/off")
+		s := startDefault(b)
+		made, cpu := s.storm(b)
+		s.stop()
+		b.ReportMetric(made.speed, "connections/s")
+		b.ReportMetric(cpu, "CPU-s/Mevent")
+		measureHooks(b)
+	}
+}
+
+func startDefault(b *testing.B) *server {
+	b.Helper()
+	return start(b, filepath.Join(built, "ebpf-server"), filepath.Join(b.TempDir(), "events.db"))
+}
+
+// stormed is a storm that is over: the process that made it, and how many
+// connections it made in a second.
+type stormed struct {
+	pid   int
+	speed float64
+}
+
+// storm makes n connections. After a while only: what ran before is gone then, and
+// run times are not sampled, as they are in the monitor's first second.
+func storm(b testing.TB, n int) stormed {
+	b.Helper()
+	time.Sleep(2 * time.Second)
+	command := inOwnNetNS("storm", n)
+	out, err := command.Output()
+	if err != nil {
+		b.Fatalf("storm: %v", err)
+	}
+	ns, err := strconv.ParseInt(string(bytes.TrimSpace(out)), 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return stormed{command.Process.Pid, float64(n) / (float64(ns) / 1e9)}
+}
+
+// inOwnNetNS is a role of testdata/traffic in a network namespace that goes with
+// the process. So no connection in TIME_WAIT is there from before, and there is
+// room for all of this one: the kernel resets connections that find none.
+func inOwnNetNS(role string, n int) *exec.Cmd {
+	command := exec.Command("sh", "-c", `ip link set lo up && sysctl -qw net.ipv4.tcp_max_tw_buckets=10000000 && exec "$@"`,
+		"sh", filepath.Join(built, "tclient"), role, strconv.Itoa(n))
+	command.Stderr = os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	return command
+}
+
+// storm checks that all of a storm is in the file. It also returns the program's
+// CPU time, in seconds for a million events.
+func (s *server) storm(b *testing.B) (made stormed, cpu float64) {
+	b.Helper()
+	pid := s.command.Process.Pid
+	before, _ := s.storedEvents()
+	began, used := time.Now(), cpuSeconds(b, pid)
+	made = storm(b, stormConnections)
+	stored := s.waitForFile(b, before+4*stormConnections)
+	cpu = (cpuSeconds(b, pid) - used) / float64(stored-before) * 1e6
+	s.hasAllOf(b, stormConnections, began, made.pid)
+	return made, cpu
+}
+
+// waitForFile waits until so many events are there and none is in memory alone.
+func (s *server) waitForFile(b *testing.B, want int64) (stored int64) {
+	b.Helper()
+	eventually(b, func() error {
+		var all bool
+		if stored, all = s.storedEvents(); !all || stored < want {
+			return fmt.Errorf("%d events are stored, want %d; all of them in the file: %v", stored, want, all)
+		}
+		return nil
+	})
+	return stored
+}
+
+// hasAllOf wants n connections of these processes: every event and byte.
+func (s *server) hasAllOf(b *testing.B, n int64, since time.Time, pids ...int) {
+	b.Helper()
+	q := query("since", since.Format(time.RFC3339Nano), "command", "tclient", "protocol", "tcp", "return_code", "0")
+	for _, pid := range pids {
+		q.Add("pid", strconv.Itoa(pid))
+	}
+	for _, side := range []struct {
+		direction      string
+		sent, received int64
+	}{{"outbound", 100 * n, 50 * n}, {"inbound", 50 * n, 100 * n}} {
+		q.Set("direction", side.direction)
+		got := s.summary("connections", q)
+		if got.Count != 2*n || got.Counts["established"] != n || got.Counts["closed"] != n ||
+			got.Sums["bytes_sent"] != side.sent || got.Sums["bytes_received"] != side.received || !got.Coverage.Complete {
+			b.Errorf("%s, of %d connections: %v, %v, coverage %+v", side.direction, n, got.Counts, got.Sums, got.Coverage)
+		}
+	}
+	if lost := s.programs().lost(); lost != 0 {
+		b.Errorf("%d events were lost", lost)
+	}
+}
+
+// measureHooks reports what each eBPF program takes by the kernel's statistics,
+// and what an empty one does: the part of it that is the measurement's own.
+func measureHooks(b *testing.B) {
+	b.Helper()
+	s := startDefault(b)
+	defer s.stop()
+	empty, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state", License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer empty.Close()
+	attached, err := link.AttachTracing(link.TracingOptions{Program: empty})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer attached.Close()
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.storm(b)
+	stats.Close()
+
+	var all float64 // ns in eBPF
+	for _, p := range s.programs().Programs {
+		for _, h := range p.Hooks {
+			all += float64(h.Runs * h.NSPerRun)
+			if h.Runs >= stormConnections/2 { // the others run for what else the machine does
+				b.ReportMetric(float64(h.NSPerRun), "ns/"+h.Name)
+				b.ReportMetric(float64(h.Runs)/stormConnections, "runs/"+h.Name)
+			}
+		}
+	}
+	b.ReportMetric(all/stormConnections, "eBPF-ns/connection")
+	floor, err := empty.Stats()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(floor.Runtime.Nanoseconds())/float64(floor.RunCount), "ns/empty-run")
+}
