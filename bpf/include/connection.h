@@ -88,7 +88,8 @@ static __always_inline void forget(u64 sk)
 }
 
 /* False: there is no room, which is counted, or with flag BPF_NOEXIST it is there
- * already.
+ * already. With BPF_ANY, what is there is another connection whose end was missed:
+ * its socket's memory is used again.
  */
 static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
 {
@@ -97,9 +98,14 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 	if (crowded && bpf_map_lookup_elem(&more_connections, &sk)) {
 		if (flags == BPF_NOEXIST)
 			return false;
+		count(COUNTER_END_MISSED);
 		forget(sk);
 	}
-	error = bpf_map_update_elem(&connections, &sk, c, flags);
+	error = bpf_map_update_elem(&connections, &sk, c, BPF_NOEXIST);
+	if (error == -EEXIST && flags == BPF_ANY) {
+		count(COUNTER_END_MISSED);
+		error = bpf_map_update_elem(&connections, &sk, c, BPF_ANY);
+	}
 	if (!error || error == -EEXIST)
 		return !error;
 	__sync_fetch_and_add(&crowded, 1); /* before anybody looks for it */
@@ -221,6 +227,14 @@ static __always_inline u64 cookie_of(struct sock *sk)
 		return bpf_get_socket_cookie(sk);
 	cookie = sk->__sk_common.skc_cookie.counter; /* outbound: given by the cgroup hook */
 	return cookie ? cookie : number_without_cookie();
+}
+
+/* The entry is that of a socket which had this memory before. A cookie that stands
+ * in for another (NO_COOKIE) tells nothing.
+ */
+static __always_inline bool is_of_another(const struct connection *c, const struct sock *sk)
+{
+	return !(c->facts.cookie & NO_COOKIE) && c->facts.cookie != sk->__sk_common.skc_cookie.counter;
 }
 
 /* Without has_exchange: inbound connections that were announced a moment ago, by

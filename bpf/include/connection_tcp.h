@@ -244,7 +244,7 @@ static __always_inline void on_established(struct sock *sk, const struct tcp_soc
 	struct connection new = { .facts = { .direction = DIRECTION_INBOUND, .protocol = IPPROTO_TCP } }, *first;
 
 	/* Also accepted before the handshake was complete (TCP fast open). */
-	if (c && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
+	if (c && !is_of_another(c, sk) && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
 		endpoints_of_tcp(tp, &c->facts.ends);
 		c->established_ns = bpf_ktime_get_boot_ns();
 		remember_ends(sk, &c->facts);

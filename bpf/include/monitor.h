@@ -29,6 +29,7 @@ enum counter {
 	COUNTER_FILTERED,         /* left out by a documented rule */
 	COUNTER_EXCLUDED,         /* left out by a rule of the configuration */
 	COUNTER_RECORDED,         /* put into the ring buffer, or added to what will be told */
+	COUNTER_END_MISSED,       /* not recorded: this program was not run when something ended */
 	COUNTER_NAMES_FULL,       /* recorded, but without names: see names.h */
 	COUNTERS,
 };

@@ -14,6 +14,7 @@ const (
 	counterFiltered
 	counterExcluded
 	counterRecorded
+	counterEndMissed
 	counterNamesFull // events that are recorded, but without names
 	counterSkipped   // kept by the kernel, see LostSkipped
 	countersLen
@@ -23,7 +24,10 @@ const (
 const (
 	LostRingBufferFull = "ring_buffer_full" // the reader was too slow
 	LostMapFull        = "map_full"         // more sockets at once than the map holds
-	LostDecodeFailed   = "decode_failed"    // a record that this program cannot read
+	// The kernel did not run the program when a connection ended, and does not say
+	// so. It is found when another socket gets the same memory.
+	LostEndMissed    = "end_missed"
+	LostDecodeFailed = "decode_failed" // a record that this program cannot read
 	// The kernel skips an eBPF program that is interrupted on its CPU by
 	// something that would run it again ("recursion misses"). Not every run
 	// would have made an event, so this is an upper bound.
@@ -38,7 +42,7 @@ const (
 
 // What the counters mean to who is told of them.
 var (
-	lossCounters   = map[string]int{LostRingBufferFull: counterRingBufferFull, LostMapFull: counterMapFull, LostSkipped: counterSkipped}
+	lossCounters   = map[string]int{LostRingBufferFull: counterRingBufferFull, LostMapFull: counterMapFull, LostEndMissed: counterEndMissed, LostSkipped: counterSkipped}
 	filterCounters = map[string]int{FilteredRule: counterFiltered, FilteredExcluded: counterExcluded}
 )
 

@@ -31,7 +31,7 @@ func (p *Program) Status() Status {
 		Events:   p.events.Load(),
 		Lost:     now.all(lossCounters),
 		Filtered: now.all(filterCounters),
-		Seen: int64(now[counterRecorded] + now[counterRingBufferFull] + now[counterMapFull] +
+		Seen: int64(now[counterRecorded] + now[counterRingBufferFull] + now[counterMapFull] + now[counterEndMissed] +
 			now[counterFiltered] + now[counterExcluded]),
 		Unnamed: int64(now[counterNamesFull]),
 	}

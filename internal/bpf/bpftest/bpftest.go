@@ -123,7 +123,7 @@ func (r *Recorder) Account(t testing.TB, s bpf.Status) {
 			}
 		}
 	}
-	sum := s.Events + s.Lost[bpf.LostRingBufferFull] + s.Lost[bpf.LostMapFull] + s.Lost[bpf.LostDecodeFailed]
+	sum := s.Events + s.Lost[bpf.LostRingBufferFull] + s.Lost[bpf.LostMapFull] + s.Lost[bpf.LostEndMissed] + s.Lost[bpf.LostDecodeFailed]
 	for _, n := range s.Filtered {
 		sum += n
 	}

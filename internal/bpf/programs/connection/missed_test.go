@@ -1,0 +1,72 @@
+package connection_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+)
+
+// Connections end while no program is attached, as when the kernel does not run
+// one: what is remembered of them must not be told of those that get the memory
+// of their sockets. (Monitors of one host share what is remembered.)
+func TestEndMissed(t *testing.T) {
+	bpftest.RequireRoot(t)
+	const n = 50
+	host := bpftest.NewHost(t)
+	ns := bpftest.NewNetNS(t, "missed")
+	var open []int
+	connect := func(server int) {
+		client, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
+		if err != nil {
+			t.Error(err)
+		}
+		served, _, err := unix.Accept(server)
+		if err != nil {
+			t.Error(err)
+		}
+		open = append(open, client, served)
+	}
+	closeAll := func() {
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+		open = nil
+	}
+	ns.Do(t, func() {
+		server := socketOf(t, 0)
+		listenOn(t, server)
+		first, err := bpf.Start(connection.Monitor, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for range n {
+			connect(server)
+		}
+		if err := first.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		closeAll()
+		r := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+		for range 4 * n {
+			connect(server)
+		}
+		closeAll()
+		for _, direction := range []string{"outbound", "inbound"} {
+			want := self(t, bpftest.Event{"direction": direction, "destination_port": "7001"})
+			r.WaitFor(t, ns, 4*n, with(want, "state", "established"))
+			r.WaitFor(t, ns, 4*n, with(want, "state", "closed"))
+		}
+		r.WaitFor(t, ns, 16*n, bpftest.Event{})
+		if missed := r.Status().Lost[bpf.LostEndMissed]; missed == 0 {
+			t.Error("no socket got the memory of one whose end was missed")
+		} else {
+			t.Logf("%d of %d ends were missed and found", missed, 2*n)
+		}
+	})
+}
