@@ -229,12 +229,13 @@ static __always_inline u64 cookie_of(struct sock *sk)
 	return cookie ? cookie : number_without_cookie();
 }
 
-/* The entry is that of a socket which had this memory before. A cookie that stands
- * in for another (NO_COOKIE) tells nothing.
+/* The entry of a socket that gets established is that of another, which had this
+ * memory before. A cookie that stands in for another (NO_COOKIE) tells nothing.
  */
 static __always_inline bool is_of_another(const struct connection *c, const struct sock *sk)
 {
-	return !(c->facts.cookie & NO_COOKIE) && c->facts.cookie != sk->__sk_common.skc_cookie.counter;
+	return c->established_ns ||
+	       (!(c->facts.cookie & NO_COOKIE) && c->facts.cookie != sk->__sk_common.skc_cookie.counter);
 }
 
 /* Without has_exchange: inbound connections that were announced a moment ago, by

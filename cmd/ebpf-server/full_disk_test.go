@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -198,22 +199,29 @@ func dropUDP(t *testing.T, ns *bpftest.NetNS) {
 // ALONE and one more of each kind, see bpf/include/packet_drop_flood.h.
 func dropDatagrams(t *testing.T) (sent int64) {
 	t.Helper()
-	const alone, kinds = 16, 3000
+	const alone, kinds = 15, 3000
 	return sendDatagrams(t, net.IPv4(127, 0, 0, 1), alone+1, kinds)
 }
 
-// sendDatagrams sends some to each of so many ports.
+// sendDatagrams sends some to each of so many ports, from a raw socket: those of a
+// UDP socket would be flows, and events of connections.
 func sendDatagrams(t *testing.T, to net.IP, each, ports int) (sent int64) {
 	t.Helper()
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		t.Error(err)
 		return 0
 	}
-	defer c.Close()
+	defer unix.Close(fd)
+	address := &unix.SockaddrInet4{Addr: [4]byte(to.To4())}
+	// The kernel fills in the length and checksum of the IPv4 header.
+	packet := []byte{0x45, 8: 64, unix.IPPROTO_UDP, 12: 127, 0, 0, 1}
+	packet = append(packet, address.Addr[:]...)
+	packet = append(packet, 7000>>8, 7000&0xff, 0, 0, 0, 8, 0, 0) // UDP: ports, length, no checksum
 	for range each {
 		for port := range ports {
-			if _, err := c.WriteTo([]byte("dropped"), &net.UDPAddr{IP: to, Port: 7001 + port}); err != nil {
+			binary.BigEndian.PutUint16(packet[22:], uint16(7001+port))
+			if err := unix.Sendto(fd, packet, 0, address); err != nil {
 				t.Error(err)
 				return sent
 			}

@@ -123,7 +123,7 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 		}
 		sent += each
 		want := bpftest.Event{
-			"drop_reason": "NETFILTER_DROP", "protocol": strings.TrimSuffix(name, "/6"), "source_ip": p.source, "destination_ip": p.destination, "interface": "v-b",
+			"location": "nf_hook_slow", "protocol": strings.TrimSuffix(name, "/6"), "source_ip": p.source, "destination_ip": p.destination, "interface": "v-b",
 		}
 		if got := packets(r.Events(t, b), want); got != each {
 			t.Errorf("%s: %d drops, want %d", name, got, each)
@@ -132,7 +132,7 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 	dropped, size := counted(t, b, "dropped")
 	seen, length := 0, 0
 	for _, e := range r.Events(t, b) {
-		if e["drop_reason"] == "NETFILTER_DROP" {
+		if e["location"] == "nf_hook_slow" {
 			n, _ := strconv.Atoi(e["length"])
 			length += n
 			seen += packets([]bpftest.Event{e}, nil)
