@@ -108,6 +108,9 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 		add rule inet t in icmpv6 type echo-request counter name dropped drop`)
 	w := newWire(t, a, b)
 	r := bpftest.Start(t, packetdrop.Monitor)
+	if r.Lacks(t, "drop_reason") { // then what the kernel takes in looks alike
+		return
+	}
 	const each = 40 // more than are told one by one
 	sent := 0
 	for name, p := range map[string]packet{
@@ -123,7 +126,7 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 		}
 		sent += each
 		want := bpftest.Event{
-			"location": "nf_hook_slow", "protocol": strings.TrimSuffix(name, "/6"), "source_ip": p.source, "destination_ip": p.destination, "interface": "v-b",
+			"drop_reason": "NETFILTER_DROP", "protocol": strings.TrimSuffix(name, "/6"), "source_ip": p.source, "destination_ip": p.destination, "interface": "v-b",
 		}
 		if got := packets(r.Events(t, b), want); got != each {
 			t.Errorf("%s: %d drops, want %d", name, got, each)
@@ -132,7 +135,7 @@ func TestNftDropOfEachProtocol(t *testing.T) {
 	dropped, size := counted(t, b, "dropped")
 	seen, length := 0, 0
 	for _, e := range r.Events(t, b) {
-		if e["location"] == "nf_hook_slow" {
+		if e["drop_reason"] == "NETFILTER_DROP" {
 			n, _ := strconv.Atoi(e["length"])
 			length += n
 			seen += packets([]bpftest.Event{e}, nil)
