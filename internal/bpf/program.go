@@ -125,6 +125,8 @@ func (p *Program) load() error {
 	return nil
 }
 
+var errWorthNothing = errors.New("it is worth nothing without")
+
 // findHooks leaves out of the object what this kernel has no hook for.
 func (p *Program) findHooks(spec *ebpf.CollectionSpec) error {
 	missing := map[string]bool{} // features
@@ -139,7 +141,7 @@ func (p *Program) findHooks(spec *ebpf.CollectionSpec) error {
 	}
 	for _, hook := range p.hooks {
 		if needed := p.Monitor.Prerequisites[p.Monitor.Optional[hook.Name]]; missing[needed] && hook.Err == nil {
-			hook.Err = fmt.Errorf("it is worth nothing without %s", needed)
+			hook.Err = fmt.Errorf("%w %s", errWorthNothing, needed)
 		}
 		if hook.Err != nil {
 			delete(spec.Programs, hook.Name)
@@ -177,6 +179,9 @@ func explain(err error) error {
 
 func (p *Program) attach() error {
 	for _, hook := range p.hooks {
+		if errors.Is(hook.Err, errWorthNothing) {
+			continue // what it lacks is told itself
+		}
 		if hook.Err != nil {
 			p.log.Warn("optional hook is not available", "hook", hook.Name, "missing", p.Monitor.Optional[hook.Name], "error", hook.Err)
 			continue
