@@ -1,4 +1,5 @@
-/* Connections: TCP connects and accepts, their ends, and connected UDP sockets.
+/* Connections: TCP connects and accepts, their ends, connected UDP sockets, and
+ * what UDP sockets exchange without connect().
  *
  * TCP. Every change of state of every TCP socket passes inet_sock_set_state:
  *
@@ -20,6 +21,7 @@
  * UDP has no states. A connect() that succeeds is "established"; "closed" is
  * the release of the socket, or the next connect() on it. Bytes are counted
  * where the kernel has the tracepoints sock_send_length and sock_recv_length.
+ * Without connect(), see connection_flows.h.
  */
 #include "connection_calls.h"
 #include "connection_existing.h"
@@ -182,10 +184,10 @@ static __always_inline int on_accept_call(long fd)
 	struct sock *sk;
 	struct connection *c = accepted(file ? BPF_CORE_READ(file, private_data) : NULL, &sk);
 
+	if (!c && sk && !tcp_accepted_late(sk))
+		c = connection_of((u64)sk);
 	if (c)
 		on_accept(c);
-	else if (sk)
-		tcp_accepted_late(sk);
 	return 0;
 }
 
@@ -324,7 +326,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
-/* Run from time to time. */
+/* Run from time to time. A datagram that comes between the copy and the delete is
+ * not in the sums; the next one begins a new flow.
+ */
 SEC("iter/bpf_map_elem")
 int idle_flows(struct bpf_iter__bpf_map_elem *ctx)
 {

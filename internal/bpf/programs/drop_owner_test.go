@@ -86,22 +86,46 @@ func TestOwnerOfDrop(t *testing.T) {
 	}
 }
 
-// Packets of nobody have no owner: here those to a connection that has ended, from
-// a raw socket.
+// Packets of nobody have no owner: here the SYN of a new connection, with the ends of
+// one that is over.
 func TestDropOfNobody(t *testing.T) {
 	bpftest.RequireRoot(t)
 	host := bpftest.NewHost(t)
 	connections := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
 	drops := bpftest.StartOn(t, packetdrop.Monitor, host, bpf.Options{})
 	a, b := bpftest.Pair(t)
+	address := net.JoinHostPort(server, "7001")
+	var listener net.Listener
+	var err error
+	b.Do(t, func() { listener, err = net.Listen("tcp", address) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dial := func() (c net.Conn, err error) {
+		d := net.Dialer{Timeout: 100 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client), Port: 7002}}
+		a.Do(t, func() { c, err = d.Dial("tcp", address) })
+		return c, err
+	}
+	c, err := dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil { // with RST: no end waits in TIME_WAIT
+		t.Fatal(err)
+	}
+	c.Close()
+	served.Close()
+	connections.WaitFor(t, b, 1, bpftest.Event{"state": "closed", "direction": "inbound", "source_port": "7002", "destination_port": "7001"})
 	b.Run(t, "nft", "add table ip t; add chain ip t c { type filter hook prerouting priority -300; }; add rule ip t c tcp dport 7001 tcp flags syn drop")
-	a.Do(t, func() {
-		d := net.Dialer{Timeout: 100 * time.Millisecond}
-		if c, err := d.Dial("tcp", net.JoinHostPort(server, "7001")); err == nil {
-			c.Close()
-			t.Error("connected through a filter that drops")
-		}
-	})
+	if c, err := dial(); err == nil {
+		c.Close()
+		t.Error("connected through a filter that drops")
+	}
 	connections.WaitFor(t, a, 1, bpftest.Event{"state": "failed", "destination_port": "7001"})
 	for _, e := range drops.WaitFor(t, b, 1, bpftest.Event{"destination_port": "7001"}) {
 		if e["attribution"] != "" || e["pid"] != "" || e["uid"] != "" {

@@ -1,5 +1,6 @@
-// Package connection is the monitor of TCP connections and connected UDP
-// sockets. How it sees them is told in bpf/connection.c.
+// Package connection is the monitor of TCP connections, of connected UDP sockets
+// and of what UDP sockets exchange without connect(). How it sees them is told in
+// bpf/connection.c.
 package connection
 
 import (

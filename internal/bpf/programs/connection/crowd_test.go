@@ -30,7 +30,7 @@ func raiseOpenFiles(t *testing.T, n uint64) {
 }
 
 // More sockets at once than have entries at hand (SOCKETS_AT_HAND in
-// bpf/include/connection.h): those beyond are remembered elsewhere, and then the
+// bpf/include/open_connections.h): those beyond are remembered elsewhere, and then the
 // first again.
 func TestCrowd(t *testing.T) {
 	const n = 8400 // with two ends on this host each
