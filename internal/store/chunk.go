@@ -24,34 +24,37 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// codec compresses and decompresses the bodies of chunks. It is safe for
-// concurrent use.
+// codec compresses and decompresses the bodies of chunks, and rollups. It is safe
+// for concurrent use.
 type codec struct {
-	encoder *zstd.Encoder
-	checked *zstd.Encoder // adds a checksum, which the decoder looks at
+	encoder *zstd.Encoder // of chunks, which go soon
+	rollups *zstd.Encoder // adds a checksum, which the decoder looks at
 	decoder *zstd.Decoder
 }
 
 func newCodec() (*codec, error) {
-	var encoders [2]*zstd.Encoder
-	for i, checked := range []bool{false, true} {
-		var err error
-		encoders[i], err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(checked))
-		if err != nil {
-			return nil, fmt.Errorf("prepare compression: %w", err)
-		}
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, fmt.Errorf("prepare compression: %w", err)
+	}
+	// 4 % smaller than the fastest; rollups are a tenth of the file. Few sections are
+	// larger than the window, and the usual one takes 20 MB of memory.
+	rollups, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithAllLitEntropyCompression(true),
+		zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("prepare compression: %w", err)
 	}
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxChunkBody))
 	if err != nil {
 		return nil, fmt.Errorf("prepare decompression: %w", err)
 	}
-	return &codec{encoders[0], encoders[1], decoder}, nil
+	return &codec{encoder, rollups, decoder}, nil
 }
 
 func (c *codec) close() {
 	c.decoder.Close()
 	_ = c.encoder.Close() // nothing is ever streamed, so nothing can fail
-	_ = c.checked.Close()
+	_ = c.rollups.Close()
 }
 
 // encode makes a chunk of a batch that is sorted by time, not empty and has no

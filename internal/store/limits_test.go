@@ -66,8 +66,8 @@ func TestRetentionBySize(t *testing.T) {
 
 // The limit of all types together takes the oldest, of whichever type.
 func TestRetentionByTotalSize(t *testing.T) {
-	c := newClock()
-	s := openTest(t, Options{Path: testPath(t), now: c.now})
+	path, c := testPath(t), newClock()
+	s := openTest(t, Options{Path: path, now: c.now})
 	c.set(begin.Add(20*time.Hour + 2*time.Minute))
 	for hour := range 20 {
 		b := many(0, 4000)
@@ -86,6 +86,13 @@ func TestRetentionByTotalSize(t *testing.T) {
 	}
 	if st.UsedBytes > 500_000 || st.UsedBytes < 400_000 || st.Types[0].Events-st.Types[1].Events/4000 > 1 {
 		t.Errorf("storage is %+v", st)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, Options{Path: path, now: c.now, ReadOnly: true})
+	if st, err = s.Storage(false); err != nil || st.UsedBytes > 500_000 || st.FreeBytes < st.FileBytes/2 {
+		t.Errorf("the file that nobody writes has storage %+v (%v)", st, err)
 	}
 }
 

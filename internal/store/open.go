@@ -162,12 +162,13 @@ func reason(err error) error {
 // it commits are a little smaller, but each start reads the whole file. The
 // freelist is an array, which finds the first free pages that are enough: with
 // bbolt's hashmap, which takes any, free pages are soon too scattered for
-// blocks, and a file under retention grows to twice of what it holds.
+// blocks, and a file under retention grows to twice of what it holds. It is read
+// also where nothing is written: storage says how much is free.
 func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout: lockTimeout, ReadOnly: readOnly, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
+			Timeout: lockTimeout, ReadOnly: readOnly, PreLoadFreelist: true, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
 		})
 		if err == nil {
 			db.AllocSize = growStep

@@ -58,7 +58,7 @@ func (c *codec) encodeRollup(t *event.Type, a *query.Aggregator) rollup {
 	var section []byte
 	for _, name := range query.RollupSections(t) {
 		section = a.AppendSection(section[:0], name)
-		r[sectionKey(name)] = c.checked.EncodeAll(section, nil)
+		r[sectionKey(name)] = c.rollups.EncodeAll(section, nil)
 	}
 	return r
 }

@@ -1,7 +1,8 @@
 // Package block keeps many events of one type in little space. A block is a
 // complete Parquet file, so that other tools read it too: one row group, the
-// columns of the API in their order, sorted by time. Beside a block goes an
-// Index, which tells cheaply that a block cannot have what is looked for.
+// columns of the API that any of them has, in their order, sorted by time. Beside
+// a block goes an Index, which tells cheaply that a block cannot have what is
+// looked for.
 //
 // Pages are written and read here rather than by parquet-go's Writer and File,
 // because a Batch has its values in dictionaries already: they pass to the

@@ -81,14 +81,14 @@ func (e *columnEncoder) encodeConstant(text string, rows int) {
 	e.addPages(rows)
 }
 
-// encode makes the pages of a vector.
+// encode makes the pages of a vector, none if no row has a value: a block lacks
+// such a column, as those of connections lack a dozen on most hosts.
 func (e *columnEncoder) encode(v *event.Vector, kind event.Kind, rows int) (err error) {
 	e.reset(rows)
 	perPage := pageRows
 	switch {
 	case v.Absent():
-		e.levels, e.nulls = sized(e.levels, rows), rows
-		clear(e.levels)
+		e.nulls = rows
 	case kind == event.KindTime:
 		e.encoding, e.ints = format.DeltaBinaryPacked, append(e.ints, v.Ints...)
 	case kind == event.KindInt:
@@ -105,8 +105,8 @@ func (e *columnEncoder) encode(v *event.Vector, kind event.Kind, rows int) (err 
 	switch {
 	case err != nil:
 		return err
-	case e.nulls == rows: // one page, as there is nothing in it
-		e.encoding, perPage = format.Plain, rows
+	case e.nulls == rows:
+		return nil
 	case e.encoding == format.RLEDictionary:
 		perPage = max(pageRows, pageBits/max(1, bits.Len(uint(e.pages[0].rows-1))))
 		perPage -= perPage % 8 // so that levels fill their bytes

@@ -55,6 +55,9 @@ func (e *Encoder) Append(dst []byte, b *event.Batch) ([]byte, error) {
 		if err := e.column.encode(&b.Columns[i], c.Kind, len(times)); err != nil {
 			return dst, fmt.Errorf("encode block: column %s: %w", c.Name, err)
 		}
+		if len(e.column.pages) == 0 {
+			continue
+		}
 		if err := e.file.appendColumn(&e.column, c.Name, c.Kind, i != event.Time); err != nil {
 			return dst, fmt.Errorf("encode block: column %s: %w", c.Name, err)
 		}

@@ -34,11 +34,10 @@ func (w *fileWriter) start(dst []byte, t *event.Type, rows int) {
 	w.begin = len(dst)
 	w.out = append(dst, magic...) //nolint:gocritic // dst is the caller's and is handed back longer
 	f := &w.footer
-	columns := int32(1 + len(t.Columns))
 	f.Version = 2
 	f.CreatedBy = "ebpf-server version " + strconv.Itoa(Version)
 	f.NumRows = int64(rows)
-	f.Schema = append(f.Schema[:0], format.SchemaElement{Name: t.Name, NumChildren: thrift.New(columns)})
+	f.Schema = append(f.Schema[:0], format.SchemaElement{Name: t.Name})
 	f.KeyValueMetadata = append(f.KeyValueMetadata[:0], format.KeyValue{Key: keyType, Value: t.Name}, format.KeyValue{Key: keyVersion, Value: strconv.Itoa(Version)})
 	if f.RowGroups == nil {
 		f.RowGroups = make([]format.RowGroup, 1)
@@ -122,6 +121,7 @@ func (w *fileWriter) appendPage(p *encodedPage, codec format.CompressionCodec) (
 
 func (w *fileWriter) finish() ([]byte, error) {
 	begin := len(w.out)
+	w.footer.Schema[0].NumChildren = thrift.New(int32(len(w.footer.RowGroups[0].Columns)))
 	if err := w.thrift.Encode(&w.footer); err != nil {
 		return w.out[:w.begin], fmt.Errorf("encode block: write footer: %w", err)
 	}
