@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"math"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,20 +13,13 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
-	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 const (
-	defaultLimit = 100
-	maxLimit     = 10_000 // a JSON answer is held in memory: about 500 bytes an event
-
 	formatJSON   = "json"
 	formatNDJSON = "ndjson"
 	mimeNDJSON   = "application/x-ndjson"
 )
-
-// eventParams are the parameters of GET /api/events beside the columns.
-var eventParams = []string{"type", "since", "until", "limit", "order", "cursor", "format"}
 
 // EventPage is the answer of GET /api/events.
 type EventPage struct {
@@ -109,43 +100,15 @@ func (s *Server) readEvents(r *http.Request) (q query.Events, format string, err
 	if err != nil {
 		return q, "", err
 	}
-	if err := p.only(slices.Concat(eventParams, columnNames(s.Types))); err != nil {
+	if format, err = readFormat(p, r); err != nil {
 		return q, "", err
 	}
-	if format, err = p.format(r); err != nil {
-		return q, "", err
-	}
-	if q.Types, err = s.selectTypes(p["type"]); err != nil {
-		return q, "", err
-	}
-	if q.Window, err = p.window(time.Now()); err != nil {
-		return q, "", err
-	}
-	least, most := 1, maxLimit
-	if format == formatNDJSON {
-		least, most = 0, math.MaxInt32
-	}
-	if q.Limit, err = p.number("limit", defaultLimit, least, most); err != nil {
-		return q, "", err
-	}
-	order, err := p.choice("order", "desc", "asc")
-	if err != nil {
-		return q, "", err
-	}
-	q.Ascending = order == "asc"
-	if q.Filters, err = p.filters(q.Types, eventParams); err != nil {
-		return q, "", err
-	}
-	if cursor, err := p.one("cursor"); err != nil || cursor == "" {
-		return q, format, err
-	} else if q.Cursor, err = query.ParseCursor(cursor); err != nil {
-		return q, "", err
-	}
-	return q, format, q.Validate()
+	q, err = p.Events(s.Types, format == formatNDJSON, time.Now())
+	return q, format, err
 }
 
-// format is what the client wants to have: by the parameter, or else by Accept.
-func (p params) format(r *http.Request) (string, error) {
+// readFormat returns what the client wants to have: by the parameter, or else by Accept.
+func readFormat(p query.Params, r *http.Request) (string, error) {
 	accepted := strings.Join(r.Header.Values(echo.HeaderAccept), ",")
 	preset, other := accepts(accepted), formatJSON
 	if preset != formatNDJSON {
@@ -157,7 +120,7 @@ func (p params) format(r *http.Request) (string, error) {
 	if preset == "" {
 		return "", newProblem(http.StatusNotAcceptable, fmt.Sprintf("cannot answer with %s (possible are %s and %s)", accepted, mimeJSON, mimeNDJSON))
 	}
-	return p.choice("format", preset, other)
+	return p.Choice("format", preset, other)
 }
 
 // accepts returns the format that a header Accept asks for, or "" if it wants
@@ -174,24 +137,4 @@ func accepts(header string) string {
 		}
 	}
 	return possible
-}
-
-func (s *Server) selectTypes(names []string) ([]*event.Type, error) {
-	if len(names) == 0 {
-		return s.Types, nil
-	}
-	var selected []*event.Type
-	var known []string
-	for _, t := range s.Types {
-		known = append(known, t.Name)
-		if slices.Contains(names, t.Name) {
-			selected = append(selected, t)
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(known, name) {
-			return nil, &query.ParamError{Name: "type", Value: name, Reason: "is not a type of events" + suggest.Among(name, known)}
-		}
-	}
-	return selected, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	apidocs "github.com/srodi/ebpf-server/docs/api"
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
 )
 
 //go:generate go run github.com/swaggo/swag/cmd/swag init --quiet --dir .,../query --generalInfo openapi.go --useStructName --outputTypes json --output ../../docs/api
@@ -164,7 +165,7 @@ func filterSchema(c event.Column) *openapi3.Schema {
 
 // addFilters adds a query parameter for every column of the types.
 func addFilters(op *openapi3.Operation, types []*event.Type) {
-	for _, name := range columnNames(types) {
+	for _, name := range query.ColumnNames(types) {
 		var schema *openapi3.Schema
 		var owners []string
 		for _, t := range types {

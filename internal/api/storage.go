@@ -45,7 +45,7 @@ func (s *Server) storage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.only([]string{"detail"}); err != nil {
+	if err := p.Only([]string{"detail"}); err != nil {
 		return err
 	}
 	detail := false
@@ -132,10 +132,10 @@ func (s *Server) addPin(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.only([]string{"since", "until", "note"}); err != nil {
+	if err := p.Only([]string{"since", "until", "note"}); err != nil {
 		return err
 	}
-	w, err := p.window(time.Now())
+	w, err := p.Window(time.Now())
 	switch {
 	case err != nil:
 		return err
