@@ -157,15 +157,32 @@ func columnSchema(c event.Column) *openapi3.Schema {
 // filterSchema is one wanted value of a column.
 func filterSchema(c event.Column) *openapi3.Schema {
 	schema := columnSchema(c)
-	if c.Kind == event.KindIP {
+	switch {
+	case c.Kind == event.KindIP:
 		schema.Description += " An address, or a network such as 10.0.0.0/8."
+	case c.Unit == "bytes":
+		return orText(schema, " A number, or a size such as 64kB or 1MiB.")
+	case c.Unit == "ns" || c.Unit == "us":
+		return orText(schema, " A number, or a time span such as 250ms.")
 	}
 	return schema
 }
 
-// addFilters adds a query parameter for every column of the types.
+func orText(number *openapi3.Schema, description string) *openapi3.Schema {
+	either := openapi3.NewOneOfSchema(openapi3.NewInt64Schema(), openapi3.NewStringSchema())
+	either.Description, either.Example, either.Extensions = number.Description+description, number.Example, number.Extensions
+	return either
+}
+
+// addFilters adds a query parameter for every column of the types, and those that
+// ask whether there is a value. OpenAPI has no way to describe the operators, which
+// are in the names of parameters; the text of the operations does.
 func addFilters(op *openapi3.Operation, types []*event.Type) {
-	for _, name := range query.ColumnNames(types) {
+	for _, name := range query.FilterNames(types) {
+		if slices.Contains(query.Presence, name) {
+			op.AddParameter(filterParameter(name, "Columns, also with commas between them: events in which each is "+name+".", openapi3.NewStringSchema()))
+			continue
+		}
 		var schema *openapi3.Schema
 		var owners []string
 		for _, t := range types {
@@ -187,14 +204,19 @@ func addFilters(op *openapi3.Operation, types []*event.Type) {
 				}
 			}
 		}
-		p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(schema))
-		p.Description = "Filter. " + schema.Description
+		description := "Filter. " + schema.Description
 		if len(owners) < len(types) {
-			p.Description += " Only " + strings.Join(owners, ", ") + "."
+			description += " Only " + strings.Join(owners, ", ") + "."
 		}
-		p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
-		op.AddParameter(p)
+		op.AddParameter(filterParameter(name, description, schema))
 	}
+}
+
+func filterParameter(name, description string, of *openapi3.Schema) *openapi3.Parameter {
+	p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(of))
+	p.Description = description
+	p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
+	return p
 }
 
 // describeSummaries puts a path per type in place of the one in the comments.
@@ -230,8 +252,10 @@ func describeGroups(doc *openapi3.T) {
 // summaryBody is the object that POST takes: the parameters of GET, with the
 // columns both beside them and in "filters".
 func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaType {
-	filters := openapi3.NewObjectSchema().WithoutAdditionalProperties()
-	filters.Description = "A value, or a list of values, for each of some columns. The columns are also taken outside of this object."
+	operated := openapi3.NewSchema() // whose names OpenAPI cannot list
+	operated.Description = "A value, or a list of values, of a column with an operator behind its name: command!=, or of numbers also <, <=, > and >=."
+	filters := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
+	filters.Description = "A value, or a list of values, for each of some columns, or under absent and present a list of columns. All of it is also taken outside of this object."
 	for _, c := range t.Columns {
 		if c.Kind == event.KindTime {
 			continue
@@ -241,7 +265,10 @@ func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaT
 		either.Description = one.Description
 		filters.WithProperty(c.Name, either)
 	}
-	body := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	for _, name := range query.Presence {
+		filters.WithProperty(name, openapi3.NewOneOfSchema(openapi3.NewStringSchema(), openapi3.NewArraySchema().WithItems(openapi3.NewStringSchema())))
+	}
+	body := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
 	maps.Copy(body.Properties, filters.Properties)
 	body.WithProperty(filtersField, filters)
 	for _, p := range parameters {

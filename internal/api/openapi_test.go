@@ -154,7 +154,7 @@ func TestOpenAPIOfColumns(t *testing.T) {
 	doc := load(t, content)
 	events := doc.Paths.Value("/api/events").Get.Parameters
 	drops := doc.Paths.Value("/api/packet_drops/summary").Get.Parameters
-	for _, name := range append(append([]string{}, query.EventParams...), query.ColumnNames(testTypes)...) {
+	for _, name := range append(append([]string{}, query.EventParams...), query.FilterNames(testTypes)...) {
 		if events.GetByInAndName("query", name) == nil {
 			t.Errorf("/api/events: parameter %s is not described", name)
 		}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -78,20 +79,31 @@ func addFields(p query.Params, fields map[string]any) error {
 			list = []any{fields[name]}
 		}
 		for _, item := range list {
-			switch item := item.(type) {
-			case string:
-				p[name] = append(p[name], item)
-			case json.Number:
-				p[name] = append(p[name], item.String())
-			default:
-				return &query.ParamError{Name: name, Reason: "must be a text, a number, or a list of these"}
+			value, err := fieldText(name, item)
+			if err != nil {
+				return err
 			}
+			key := name
+			if strings.HasSuffix(name, "<") || strings.HasSuffix(name, ">") { // in a query string that stands for <= or >=
+				key, value = name+value, ""
+			}
+			p[key] = append(p[key], value)
 		}
 		if len(list) == 0 {
 			return &query.ParamError{Name: name, Reason: "is an empty list: leave it out to ask for everything"}
 		}
 	}
 	return nil
+}
+
+func fieldText(name string, item any) (string, error) {
+	switch item := item.(type) {
+	case string:
+		return item, nil
+	case json.Number:
+		return item.String(), nil
+	}
+	return "", &query.ParamError{Name: name, Reason: "must be a text, a number, or a list of these"}
 }
 
 // badJSON says where in the body the mistake is.

@@ -114,7 +114,7 @@ func checkTypes(types []*event.Type) error {
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
 		for _, c := range t.Columns {
-			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || c.Name == filtersField {
+			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
 		}

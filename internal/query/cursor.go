@@ -60,10 +60,10 @@ func (q Events) Question() uint64 {
 	}
 	slices.Sort(words)
 	filters := slices.SortedFunc(slices.Values(q.Filters), func(a, b Filter) int {
-		return cmp.Or(cmp.Compare(a.Column, b.Column), slices.Compare(a.Values, b.Values))
+		return cmp.Or(cmp.Compare(a.Column, b.Column), cmp.Compare(a.Op, b.Op), slices.Compare(a.Values, b.Values))
 	})
 	for _, f := range filters {
-		words = append(words, "", f.Column)
+		words = append(words, "", f.Column+string(f.Op))
 		words = append(words, slices.Sorted(slices.Values(f.Values))...)
 	}
 	hash := fnv.New64a()

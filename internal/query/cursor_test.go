@@ -36,20 +36,24 @@ func FuzzParseCursor(f *testing.F) {
 }
 
 func TestQuestion(t *testing.T) {
-	base := Events{Types: []*event.Type{flowType, dropType}, Filters: Filters{{"pid", []string{"1", "2"}}, {"command", []string{"a"}}}}
+	base := Events{Types: []*event.Type{flowType, dropType}, Filters: Filters{{Column: "pid", Values: []string{"1", "2"}}, {Column: "command", Values: []string{"a"}}}}
 	same := map[string]func(q *Events){
-		"window":          func(q *Events) { q.Window.Since = time.Unix(1, 0) },
-		"limit":           func(q *Events) { q.Limit = 5 },
-		"order of types":  func(q *Events) { q.Types = []*event.Type{dropType, flowType} },
-		"order of values": func(q *Events) { q.Filters = Filters{{"command", []string{"a"}}, {"pid", []string{"2", "1"}}} },
+		"window":         func(q *Events) { q.Window.Since = time.Unix(1, 0) },
+		"limit":          func(q *Events) { q.Limit = 5 },
+		"order of types": func(q *Events) { q.Types = []*event.Type{dropType, flowType} },
+		"order of values": func(q *Events) {
+			q.Filters = Filters{{Column: "command", Values: []string{"a"}}, {Column: "pid", Values: []string{"2", "1"}}}
+		},
 	}
 	other := map[string]func(q *Events){
 		"types":   func(q *Events) { q.Types = q.Types[:1] },
 		"order":   func(q *Events) { q.Ascending = true },
 		"filters": func(q *Events) { q.Filters = nil },
-		"value":   func(q *Events) { q.Filters = Filters{{"pid", []string{"1", "3"}}, {"command", []string{"a"}}} },
+		"value": func(q *Events) {
+			q.Filters = Filters{{Column: "pid", Values: []string{"1", "3"}}, {Column: "command", Values: []string{"a"}}}
+		},
 		"where a value belongs": func(q *Events) {
-			q.Filters = Filters{{"pid", []string{"1"}}, {"command", []string{"2", "a"}}}
+			q.Filters = Filters{{Column: "pid", Values: []string{"1"}}, {Column: "command", Values: []string{"2", "a"}}}
 		},
 	}
 	for name, change := range same {

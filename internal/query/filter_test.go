@@ -69,20 +69,20 @@ func TestSelect(t *testing.T) {
 		{"everything", Window{}, nil, []int32{0, 1, 2, 3, 4}},
 		{"window", Window{Since: time.Unix(0, 15), Until: time.Unix(0, 30)}, nil, []int32{1, 4}},
 		{"empty window", Window{Since: time.Unix(0, 15), Until: time.Unix(0, 15)}, nil, nil},
-		{"number", Window{}, Filters{{"pid", []string{"1"}}}, []int32{0, 2}},
-		{"0 is not absent", Window{}, Filters{{"pid", []string{"0"}}}, nil},
-		{"or", Window{}, Filters{{"pid", []string{"2", "3"}}}, []int32{1, 4}},
-		{"and", Window{}, Filters{{"pid", []string{"1"}}, {"command", []string{"curl"}}}, []int32{0}},
-		{"text", Window{}, Filters{{"command", []string{"ssh", "nc"}}}, []int32{2, 4}},
-		{"network", Window{}, Filters{{"address", []string{"10.0.0.0/8"}}}, []int32{0, 4}},
-		{"network with host bits", Window{}, Filters{{"address", []string{"10.1.99.99/16"}}}, []int32{0}},
-		{"v4-mapped", Window{}, Filters{{"address", []string{"::ffff:10.1.2.3", "::ffff:192.168.0.0/112"}}}, []int32{0, 1}},
-		{"all of v6", Window{}, Filters{{"address", []string{"::/0"}}}, []int32{2}},
-		{"all of v4", Window{}, Filters{{"address", []string{"0.0.0.0/0"}}}, []int32{0, 1, 4}},
-		{"id", Window{}, Filters{{"flow_id", []string{"boot-2", "boot-3", "other-1"}}}, []int32{1, 2}},
-		{"no such column", Window{}, Filters{{"reason", []string{"x"}}}, nil},
-		{"no possible value", Window{}, Filters{{"protocol", []string{"icmp"}}}, nil},
-		{"window and filter", Window{Until: time.Unix(0, 30)}, Filters{{"state", []string{"open"}}}, []int32{0}},
+		{"number", Window{}, Filters{{Column: "pid", Values: []string{"1"}}}, []int32{0, 2}},
+		{"0 is not absent", Window{}, Filters{{Column: "pid", Values: []string{"0"}}}, nil},
+		{"or", Window{}, Filters{{Column: "pid", Values: []string{"2", "3"}}}, []int32{1, 4}},
+		{"and", Window{}, Filters{{Column: "pid", Values: []string{"1"}}, {Column: "command", Values: []string{"curl"}}}, []int32{0}},
+		{"text", Window{}, Filters{{Column: "command", Values: []string{"ssh", "nc"}}}, []int32{2, 4}},
+		{"network", Window{}, Filters{{Column: "address", Values: []string{"10.0.0.0/8"}}}, []int32{0, 4}},
+		{"network with host bits", Window{}, Filters{{Column: "address", Values: []string{"10.1.99.99/16"}}}, []int32{0}},
+		{"v4-mapped", Window{}, Filters{{Column: "address", Values: []string{"::ffff:10.1.2.3", "::ffff:192.168.0.0/112"}}}, []int32{0, 1}},
+		{"all of v6", Window{}, Filters{{Column: "address", Values: []string{"::/0"}}}, []int32{2}},
+		{"all of v4", Window{}, Filters{{Column: "address", Values: []string{"0.0.0.0/0"}}}, []int32{0, 1, 4}},
+		{"id", Window{}, Filters{{Column: "flow_id", Values: []string{"boot-2", "boot-3", "other-1"}}}, []int32{1, 2}},
+		{"no such column", Window{}, Filters{{Column: "reason", Values: []string{"x"}}}, nil},
+		{"no possible value", Window{}, Filters{{Column: "protocol", Values: []string{"icmp"}}}, nil},
+		{"window and filter", Window{Until: time.Unix(0, 30)}, Filters{{Column: "state", Values: []string{"open"}}}, []int32{0}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,11 +99,11 @@ func TestSelect(t *testing.T) {
 }
 
 func TestCompileTellsWhatItReads(t *testing.T) {
-	m := Filters{{"pid", []string{"1"}}, {"address", []string{"::1"}}}.Compile(flowType)
+	m := Filters{{Column: "pid", Values: []string{"1"}}, {Column: "address", Values: []string{"::1"}}}.Compile(flowType)
 	if want := []int{event.PID, flowType.MustColumn("address")}; !slices.Equal(m.Columns(), want) {
 		t.Errorf("reads columns %v, want %v", m.Columns(), want)
 	}
-	if !(Filters{{"port", []string{"1"}}}).Compile(dropType).Nothing() {
+	if !(Filters{{Column: "port", Values: []string{"1"}}}).Compile(dropType).Nothing() {
 		t.Error("a type without the column can match")
 	}
 }

@@ -21,12 +21,18 @@ var timeColumn = event.Common()[event.Time].Name
 const maxSpan = 100 * 365 * 24 * time.Hour
 
 // Params is what was asked, by name, in whatever way it came: as a query
-// string, or as the JSON of a body.
+// string, or as the JSON of a body. A filter is taken apart as a query string is,
+// at the first "=", see SplitFilter.
 type Params map[string][]string
 
 // Only refuses parameters that are not among the known ones.
 func (p Params) Only(known []string) error {
-	for _, name := range slices.Sorted(maps.Keys(p)) {
+	filters := slices.Contains(known, string(Absent)) // are taken here, so that a column may have an operator
+	for _, key := range slices.Sorted(maps.Keys(p)) {
+		name := key
+		if column := parseExpression(key, "").column; filters && column != "" {
+			name = column
+		}
 		switch {
 		case slices.Contains(known, name):
 		case name == timeColumn && len(known) > 0:
@@ -132,8 +138,9 @@ func (p Params) Filters(types []*event.Type, reserved []string) (Filters, error)
 	return ParseFilters(types, columns)
 }
 
-// ColumnNames lists the columns that can be filtered by, without repetition.
-func ColumnNames(types []*event.Type) []string {
+// FilterNames lists the parameters that Filters reads: the columns, without
+// repetition, and those of Presence. Columns may have an operator behind them.
+func FilterNames(types []*event.Type) []string {
 	var names []string
 	for _, t := range types {
 		for _, c := range t.Columns {
@@ -142,5 +149,5 @@ func ColumnNames(types []*event.Type) []string {
 			}
 		}
 	}
-	return names
+	return append(names, Presence...)
 }

@@ -22,7 +22,7 @@ var EventParams = []string{"type", "since", "until", "limit", "order", "cursor",
 // Events reads a question about single events of some of these types, as of now.
 // If the answer is streamed, limit may be any number, and 0 asks for all.
 func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Events, err error) {
-	if err := p.Only(slices.Concat(EventParams, ColumnNames(all))); err != nil {
+	if err := p.Only(slices.Concat(EventParams, FilterNames(all))); err != nil {
 		return q, err
 	}
 	if q.Types, err = p.types(all); err != nil {

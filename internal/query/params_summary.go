@@ -20,7 +20,7 @@ var SummaryParams = []string{"duration", "since", "until", "group_by", "distinct
 // Summary reads a question about events of one type, as of now.
 func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
 	types := []*event.Type{t}
-	if err := p.Only(slices.Concat(SummaryParams, ColumnNames(types))); err != nil {
+	if err := p.Only(slices.Concat(SummaryParams, FilterNames(types))); err != nil {
 		return q, err
 	}
 	q.Type = t

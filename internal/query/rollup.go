@@ -46,24 +46,24 @@ func NewRollup(t *event.Type) *Aggregator {
 // answer at all, see FromRollups.
 func (q Summary) Sections() []string {
 	total := rollupTotal
-	if len(q.Filters) == 1 {
+	if len(q.Filters) > 0 {
 		total = q.Filters[0].Column
 	}
 	return slices.Concat([]string{total}, q.GroupBy, q.Lists, q.Distinct)
 }
 
-// FromRollups tells whether rollups hold all that is asked for: at most one
-// filter, and with one nothing else but that column.
+// FromRollups tells whether rollups hold all that is asked for: filters of one
+// column at most, and with these nothing else but that column.
 func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
-	if len(q.Filters) > 1 || len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
+	if len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
 		return false
 	}
-	if len(q.Filters) == 1 {
-		if !slices.Contains(held, q.Filters[0].Column) {
+	for _, f := range q.Filters {
+		if !slices.Contains(held, f.Column) {
 			return false
 		}
-		held = []string{q.Filters[0].Column}
+		held = []string{f.Column}
 	}
 	for _, name := range slices.Concat(q.GroupBy, q.Lists, q.Distinct) {
 		if !slices.Contains(held, name) {
