@@ -100,12 +100,10 @@ func describeEvents(doc *openapi3.T, types []*event.Type) {
 
 	op := doc.Paths.Value("/api/events").Get
 	op.Responses.Value("200").Value.Content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
-	for _, p := range op.Parameters {
-		if p.Value.Name == "type" {
-			p.Value.Schema.Value.Items.Value.Enum = typeNames(types)
-		}
+	for _, op := range []*openapi3.Operation{op, doc.Paths.Value("/api/events/stream").Get} {
+		op.Parameters.GetByInAndName(openapi3.ParameterInQuery, "type").Schema.Value.Items.Value.Enum = typeNames(types)
+		addFilters(op, types)
 	}
-	addFilters(op, types)
 }
 
 func typeNames(types []*event.Type) []any {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -25,6 +26,7 @@ const (
 	bodyTimeout   = 30 * time.Second // to send its body
 	writeTimeout  = time.Minute      // to take one piece of an answer
 	idleTimeout   = 2 * time.Minute  // between two requests
+	endTimeout    = time.Second / 2  // to take the end of a stream at Shutdown
 
 	maxHeader = 64 << 10 // bytes, long filters in the query included
 	maxBody   = 1 << 20  // bytes
@@ -49,6 +51,7 @@ type Options struct {
 	Types    []*event.Type // everything that can be asked for
 	Store    Store
 	Programs Programs
+	Feed     Feed // of the events that Store gets
 	Version  string
 	Started  time.Time
 	Logger   *slog.Logger
@@ -69,6 +72,8 @@ type Server struct {
 	echo    *echo.Echo
 	http    *http.Server
 	openAPI []byte // the document at /docs/openapi.json
+	streams *streams
+	ending  context.Context // ends when Shutdown begins
 }
 
 // New checks the options and prepares everything that can fail before there is
@@ -77,7 +82,7 @@ func New(o Options) (*Server, error) {
 	if err := checkTypes(o.Types); err != nil {
 		return nil, err
 	}
-	s := &Server{Options: o, echo: echo.New()}
+	s := &Server{Options: o, echo: echo.New(), streams: newStreams()}
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
 		return nil, err
@@ -89,6 +94,10 @@ func New(o Options) (*Server, error) {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
+	// Requests are waited for, but streams would never end by themselves.
+	ending, end := context.WithCancel(context.Background())
+	s.ending = ending
+	s.http.RegisterOnShutdown(end)
 	if o.CertFile != "" || o.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 		if err != nil {
@@ -114,7 +123,7 @@ func checkTypes(types []*event.Type) error {
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
 		for _, c := range t.Columns {
-			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || c.Name == filtersField {
+			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
 		}
@@ -128,6 +137,7 @@ func (s *Server) routes() {
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
 	s.echo.GET("/api/events", s.events)
+	s.echo.GET("/api/events/stream", s.stream)
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
 		s.echo.GET(path, s.getSummary(t))
@@ -182,7 +192,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		// answer is made, and cancels the request's context when it ends.
 		_ = out.control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-	if r.Method == http.MethodHead {
+	if out.head = r.Method == http.MethodHead; out.head {
 		r = r.WithContext(r.Context()) // a copy: net/http leaves out the body as long as its own says HEAD
 		r.Method = http.MethodGet
 	}
@@ -197,12 +207,28 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	head    bool // the body goes nowhere
 	status  int
 	bytes   int64
+
+	mu    sync.Mutex
+	ended bool // see end
 }
 
 func (r *response) extend() {
-	_ = r.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a connection that is gone
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		_ = r.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a connection that is gone
+	}
+}
+
+// end leaves only a moment for what is being written and what still is.
+func (r *response) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	_ = r.control.SetWriteDeadline(time.Now().Add(endTimeout))
 }
 
 func (r *response) WriteHeader(status int) {

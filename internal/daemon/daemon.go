@@ -18,6 +18,7 @@ import (
 	"github.com/srodi/ebpf-server/internal/bpf/programs"
 	"github.com/srodi/ebpf-server/internal/config"
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/live"
 	"github.com/srodi/ebpf-server/internal/store"
 )
 
@@ -66,8 +67,9 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	defer func() { err = errors.Join(err, events.Close()) }()
 
 	monitors.store = events
+	feed := live.NewFeed()
 	server, err := api.New(api.Options{
-		Types: Types(), Store: current{events, monitors}, Programs: monitors, Version: version, Started: time.Now(), Logger: log,
+		Types: Types(), Store: current{events, monitors}, Programs: monitors, Feed: feed, Version: version, Started: time.Now(), Logger: log,
 		Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile,
 	})
 	if err != nil {
@@ -81,7 +83,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	if address, ok := listener.Addr().(*net.TCPAddr); ok {
 		monitors.leaveOut(address.AddrPort(), c.Programs)
 	}
-	if err := monitors.start(host, events); err != nil {
+	if err := monitors.start(host, sink{events, feed}); err != nil {
 		return err
 	}
 	// Coverage begins when the monitors are attached, not before.

@@ -14,6 +14,7 @@ import (
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/config"
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/live"
 	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store"
 )
@@ -180,6 +181,19 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 		p.Hooks = append(p.Hooks, hook)
 	}
 	return p
+}
+
+// sink takes what the monitors record: for the store, and then for those who
+// follow, so that what they are told can be asked for.
+type sink struct {
+	*store.Store
+	feed *live.Feed
+}
+
+// Append implements bpf.Sink.
+func (s sink) Append(b *event.Batch) {
+	s.Store.Append(b)
+	s.feed.Append(b)
 }
 
 // current is the store as the API sees it: before it answers, the monitors
