@@ -56,6 +56,10 @@ type Options struct {
 	Started  time.Time
 	Logger   *slog.Logger
 
+	// Timings are shown at /metrics. Optional: without them those of requests
+	// alone are.
+	Timings *Timings
+
 	// Token, when not empty, must come with every request but those to
 	// /health. Without one only a loopback address may be listened on, which
 	// is for the caller to see to. Optional.
@@ -83,6 +87,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Options: o, echo: echo.New(), streams: newStreams()}
+	if s.Timings == nil {
+		s.Timings = NewTimings()
+	}
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
 		return nil, err
@@ -106,7 +113,7 @@ func New(o Options) (*Server, error) {
 		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	s.echo.HTTPErrorHandler = s.fail
-	s.echo.Use(s.recoverPanic, s.guard)
+	s.echo.Use(noteRoute, s.recoverPanic, s.guard)
 	s.routes()
 	return s, nil
 }
@@ -178,12 +185,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("shut down API: %w", err)
 }
 
-// serve is the outermost handler: it sets time limits, logs, and makes HEAD
-// work wherever GET does.
+// serve is the outermost handler: it sets time limits, logs and measures, and
+// makes HEAD work wherever GET does.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start, method := time.Now(), r.Method
-	out := &response{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK}
+	out := &response{ResponseWriter: w, control: http.NewResponseController(w), route: noRoute, status: http.StatusOK}
 	defer func() {
+		s.Timings.answered(out.route, out.status, time.Since(start))
 		s.Logger.Debug("request", "method", method, "uri", r.RequestURI, "status", out.status, "bytes", out.bytes,
 			"took", time.Since(start), "remote", r.RemoteAddr)
 	}()
@@ -208,6 +216,7 @@ type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	head    bool // the body goes nowhere
+	route   string
 	status  int
 	bytes   int64
 
