@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -42,6 +43,9 @@ Filters combine with AND, the values of a repeated one with OR.`,
 			types, err := q.types()
 			if err != nil {
 				return err
+			}
+			if watch && q.db != "" {
+				return usageError{errors.New("--watch shows what a running server records, so it does not go with --db")}
 			}
 			server, end, err := q.ask()
 			if err != nil {

@@ -212,6 +212,52 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+// Events are shown as they come, and an interrupt is a good end.
+func TestWatch(t *testing.T) {
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
+	ns := bpftest.NewNetNS(t, "watch")
+	shown := &output{}
+	command := exec.Command(filepath.Join(built, "ebpf-server"), "events", "--watch", "--server", s.url, "--netns", ns.Inode, "state=closed", "command=tc*")
+	command.Stdout, command.Stderr = shown, shown
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	t.Cleanup(func() {
+		if !ended {
+			_ = command.Process.Kill()
+			_ = command.Wait()
+		}
+	})
+	// It has connected once it shows something: what comes before is not shown.
+	rows := 0
+	eventually(t, func() error {
+		traffic(t, ns, 1)
+		if rows = strings.Count(shown.String(), "\n"); rows == 0 {
+			return errors.New("nothing is shown")
+		}
+		return nil
+	})
+	const n = 20
+	traffic(t, ns, n)
+	eventually(t, func() error {
+		if got := strings.Count(shown.String(), " closed "); got < n+1 {
+			return fmt.Errorf("%d events are shown of %d", got, n+1)
+		}
+		return nil
+	})
+	if text := shown.String(); strings.Contains(text, "tserver") || strings.Contains(text, "established") {
+		t.Errorf("what was not asked for is shown:\n%s", text)
+	}
+	if err := command.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := command.Wait()
+	if ended = true; err != nil {
+		t.Errorf("ended with %v:\n%s", err, shown)
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	a := newAnswering(t)
 	for _, test := range []struct {
@@ -232,6 +278,7 @@ func TestExitStatus(t *testing.T) {
 		{2, []string{"events", "--server", a.url, "--output", "pdf"}},
 		{2, []string{"summary", "--server", a.url, "--output", "pdf"}},
 		{2, []string{"summary", "--server", a.url, "--group-by", "colour"}},
+		{2, []string{"events", "--db", a.copied, "--watch"}},
 		{2, []string{"nothing"}},
 	} {
 		var out, problems bytes.Buffer

@@ -16,6 +16,7 @@ import (
 func (q *question) watch(cmd *cobra.Command, server *client.Client, types []*event.Type, values url.Values) error {
 	screen := q.screen(cmd)
 	live := screen.Live(types, listOf(values, "fields"))
+	values.Del("fields") // all of them come; what is shown is chosen here
 	err := server.Stream(cmd.Context(), "/api/events/stream", values, func(name, data string) error {
 		switch {
 		case name == "missed":

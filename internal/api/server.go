@@ -51,10 +51,13 @@ type Options struct {
 	Types    []*event.Type // everything that can be asked for
 	Store    Store
 	Programs Programs
-	Feed     Feed // of the events that Store gets
 	Version  string
 	Started  time.Time
 	Logger   *slog.Logger
+
+	// Feed has the events that Store gets, as they come. Optional: without it
+	// there is no stream, as for a file that nobody records into.
+	Feed Feed
 
 	// Timings are shown at /metrics. Optional: without them those of requests
 	// alone are.
@@ -144,7 +147,9 @@ func (s *Server) routes() {
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
 	s.echo.GET("/api/events", s.events)
-	s.echo.GET("/api/events/stream", s.stream)
+	if s.Feed != nil {
+		s.echo.GET("/api/events/stream", s.stream)
+	}
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
 		s.echo.GET(path, s.getSummary(t))
