@@ -59,6 +59,9 @@ func (q Summary) FromRollups() bool {
 	if len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
 		return false
 	}
+	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
+		return false // every value of the breakdown is noted, also where the filters leave none
+	}
 	for _, f := range q.Filters {
 		if !slices.Contains(held, f.Column) {
 			return false
