@@ -53,6 +53,9 @@ type Options struct {
 	Started  time.Time
 	Logger   *slog.Logger
 
+	// QueryTimeout is how long a question may look for events without sending any.
+	// Optional: 0 is no limit.
+	QueryTimeout time.Duration
 	// Token, when not empty, must come with every request but those to
 	// /health. Without one only a loopback address may be listened on, which
 	// is for the caller to see to. Optional.
@@ -127,11 +130,11 @@ func (s *Server) routes() {
 	s.echo.GET("/health", s.health)
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
-	s.echo.GET("/api/events", s.events)
+	s.echo.GET("/api/events", s.events, s.limit)
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
-		s.echo.GET(path, s.getSummary(t))
-		s.echo.POST(path, s.postSummary(t))
+		s.echo.GET(path, s.getSummary(t), s.limit)
+		s.echo.POST(path, s.postSummary(t), s.limit)
 	}
 	s.echo.GET("/api/storage", s.storage)
 	s.echo.GET("/api/storage/snapshot", s.snapshot)

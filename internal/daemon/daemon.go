@@ -68,7 +68,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	monitors.store = events
 	server, err := api.New(api.Options{
 		Types: Types(), Store: current{events, monitors}, Programs: monitors, Version: version, Started: time.Now(), Logger: log,
-		Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile,
+		Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile, QueryTimeout: c.Server.QueryTimeout,
 	})
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ const (
 
 // EventParams are the parameters of a question about single events beside the
 // columns. The format is for those who print the answer to read.
-var EventParams = []string{"type", "since", "until", "limit", "order", "cursor", "format"}
+var EventParams = []string{"type", "since", "until", "limit", "order", "cursor", "fields", "total", "format"}
 
 // Events reads a question about single events of some of these types, as of now.
 // If the answer is streamed, limit may be any number, and 0 asks for all.
@@ -46,12 +46,35 @@ func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Event
 	if q.Filters, err = p.Filters(q.Types, EventParams); err != nil {
 		return q, err
 	}
+	if q.Fields, err = p.fields(q.Types); err != nil {
+		return q, err
+	}
+	if q.Total, err = p.Bool("total"); err != nil {
+		return q, err
+	}
+	if q.Total && streamed {
+		return q, &ParamError{Name: "total", Reason: "has no place in this format; ask for JSON"}
+	}
 	if cursor, err := p.One("cursor"); err != nil || cursor == "" {
 		return q, err
 	} else if q.Cursor, err = ParseCursor(cursor); err != nil {
 		return q, err
 	}
 	return q, q.Validate()
+}
+
+// fields reads which columns of the events are asked for.
+func (p Params) fields(types []*event.Type) ([]string, error) {
+	names := p.columns("fields")
+	for i, name := range names {
+		switch {
+		case name != "type" && len(declarations(types, name)) == 0:
+			return nil, &ParamError{Name: "fields", Value: name, Reason: "is not a column of " + typeNames(types)}
+		case slices.Contains(names[:i], name):
+			return nil, &ParamError{Name: "fields", Value: name, Reason: "is named twice"}
+		}
+	}
+	return names, nil
 }
 
 func (p Params) types(all []*event.Type) ([]*event.Type, error) {

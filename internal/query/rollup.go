@@ -56,7 +56,7 @@ func (q Summary) Sections() []string {
 // column at most, and with these nothing else but that column.
 func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
-	if len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
+	if q.Unweighted && q.Type.Weight != "" || len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
 		return false
 	}
 	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
