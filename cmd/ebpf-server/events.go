@@ -25,7 +25,7 @@ var eventFlags = map[string]string{
 	"fields":  "`columns` to show, with commas between them",
 	"absent":  "only events that have no value in these `columns`",
 	"present": "only events that have a value in these `columns`",
-	"count":   "true: also how many events there are on all pages",
+	"total":   "true: also how many events there are on all pages",
 }
 
 func eventsCommand() *cobra.Command {
@@ -59,6 +59,7 @@ Filters combine with AND, the values of a repeated one with OR.`,
 				values.Set("format", q.output)
 				return copyAnswer(cmd, server, "/api/events", values)
 			}
+			values.Set("total", "true")
 			var page eventPage
 			if err := server.GetJSON(cmd.Context(), "/api/events", values, &page); err != nil {
 				return err

@@ -127,7 +127,7 @@ func TestTables(t *testing.T) {
 	if !strings.Contains(events, fmt.Sprintf("\n%d events\n", 4*a.n)) {
 		t.Errorf("it does not say that there are %d events:\n%s", 4*a.n, events)
 	}
-	if got := ask("events", "--limit", "3", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 {
+	if got := ask("events", "--limit", "3", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 || !strings.Contains(got, fmt.Sprintf("3 of %d events", a.n)) {
 		t.Errorf("of the clients' connections, 3 of %d should be shown:\n%s", a.n, got)
 	}
 	summary := ask("summary", "--group-by", "command", "--type", "connection")

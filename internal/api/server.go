@@ -63,6 +63,10 @@ type Options struct {
 	// alone are.
 	Timings *Timings
 
+	// QueryTimeout is how long a question may look for events without sending any.
+	// Optional: 0 is no limit.
+	QueryTimeout time.Duration
+
 	// Token, when not empty, must come with every request but those to
 	// /health. Without one only a loopback address may be listened on, which
 	// is for the caller to see to. Optional.
@@ -146,14 +150,14 @@ func (s *Server) routes() {
 	s.echo.GET("/health", s.health)
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
-	s.echo.GET("/api/events", s.events)
+	s.echo.GET("/api/events", s.events, s.limit)
 	if s.Feed != nil {
 		s.echo.GET("/api/events/stream", s.stream)
 	}
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
-		s.echo.GET(path, s.getSummary(t))
-		s.echo.POST(path, s.postSummary(t))
+		s.echo.GET(path, s.getSummary(t), s.limit)
+		s.echo.POST(path, s.postSummary(t), s.limit)
 	}
 	s.echo.GET("/api/storage", s.storage)
 	s.echo.GET("/api/storage/snapshot", s.snapshot)

@@ -187,6 +187,20 @@ func (t *Type) Column(name string) (int, bool) {
 	return i, ok
 }
 
+// Fields returns the positions of those columns that the type has, in the order of
+// their names; "type" becomes TypeField.
+func (t *Type) Fields(names []string) []int {
+	positions := make([]int, 0, len(names))
+	for _, name := range names {
+		if i, ok := t.Column(name); ok {
+			positions = append(positions, i)
+		} else if name == "type" {
+			positions = append(positions, TypeField)
+		}
+	}
+	return positions
+}
+
 // MustColumn is Column for names that stand in the declaration beside it.
 func (t *Type) MustColumn(name string) int {
 	i, ok := t.index[name]

@@ -56,8 +56,11 @@ func (q Summary) Sections() []string {
 // column at most, and with these nothing else but that column.
 func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
-	if len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
+	if q.Unweighted && q.Type.Weight != "" || len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
 		return false
+	}
+	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
+		return false // every value of the breakdown is noted, also where the filters leave none
 	}
 	for _, f := range q.Filters {
 		if !slices.Contains(held, f.Column) {

@@ -43,10 +43,14 @@ func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryRes
 		return nil, err
 	}
 	for len(days) > 0 {
+		at := hourStart(days[0])
 		err := s.view(func(v *view) (err error) {
 			days, err = count.some(v, days)
 			return err
 		})
+		if stopped := ctx.Err(); stopped != nil && errors.Is(err, stopped) {
+			return nil, &query.Unfinished{At: at, Err: stopped}
+		}
 		if err != nil {
 			return nil, err
 		}
