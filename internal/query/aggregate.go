@@ -45,7 +45,7 @@ type Aggregator struct {
 // the code of a value is the position of its group.
 type groupList struct {
 	columns []*valueColumn
-	groups  map[groupKey]uint32 // with several columns: position in keys and cells
+	groups  table // with several columns: 1 + position in keys and cells, by groupKey.packed
 	keys    []groupKey
 	cells   cells
 
@@ -59,6 +59,12 @@ type groupList struct {
 
 // groupKey holds the codes of a group's values; what is not in use is 0.
 type groupKey [maxGroupBy]uint32
+
+// packed returns the key as one number, which is not 0. Codes are below twice
+// maxValues at any time, which is 21 bits.
+func (k groupKey) packed() uint64 {
+	return 1<<63 | uint64(k[0]) | uint64(k[1])<<21 | uint64(k[2])<<42
+}
 
 // NewAggregator checks a summary and returns an aggregator that has seen no
 // events. The window must have both ends. Errors are a *ParamError.
@@ -126,9 +132,6 @@ func (a *Aggregator) newList(names ...string) *groupList {
 	l := &groupList{cells: newCells(len(a.sums))}
 	for _, name := range names {
 		l.columns = append(l.columns, a.column(name))
-	}
-	if len(names) > 1 {
-		l.groups = make(map[groupKey]uint32)
 	}
 	if len(a.stats) > 0 {
 		l.spread = newSpread(len(a.stats))
@@ -240,11 +243,11 @@ func (a *Aggregator) checkSize() error {
 		if l.cells.len() > maxValues {
 			return &ParamError{Name: a.query.groupParam(), Reason: fmt.Sprintf("makes more than %d groups; ask for less time or add a filter", maxValues)}
 		}
-		if l.spread != nil && max(len(l.spread.tally), len(l.spread.moments)) > maxTally {
+		if l.spread != nil && max(l.spread.tally.used, len(l.spread.moments)) > maxTally {
 			return &ParamError{Name: "stats", Reason: "takes too much memory for so many groups; ask for less time, fewer columns or larger networks, or add a filter"}
 		}
 		for _, p := range l.distinct {
-			if len(p.times) > maxPairs {
+			if p.times.used > maxPairs {
 				return &ParamError{Name: "distinct", Reason: fmt.Sprintf("would tell apart more than %d values of %s in the groups; ask for less time, add a filter, or leave out %s", maxPairs, p.column.Name, a.query.groupParam())}
 			}
 		}
@@ -275,14 +278,13 @@ func (l *groupList) place(at []uint32) []uint32 {
 
 // group is for lists of several columns.
 func (l *groupList) group(key groupKey) uint32 {
-	g, known := l.groups[key]
-	if !known {
-		g = uint32(len(l.keys))
-		l.groups[key] = g
+	g := l.groups.at(key.packed())
+	if *g == 0 {
 		l.keys = append(l.keys, key)
+		*g = int64(len(l.keys))
 		l.grow(len(l.keys))
 	}
-	return g
+	return uint32(*g - 1)
 }
 
 // key returns the codes of a group's values.

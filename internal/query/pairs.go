@@ -1,7 +1,5 @@
 package query
 
-import "math"
-
 // maxPairs bounds the memory of what is counted within groups: so many pairs of
 // a group and a value take some 100 MB.
 const maxPairs = 2 << 20
@@ -9,11 +7,11 @@ const maxPairs = 2 << 20
 // pairs counts which values of a column occur in which cells, and how often.
 type pairs struct {
 	column *valueColumn
-	times  map[uint64]int64 // by cell and code of the value
-	values []int64          // different ones in each cell, without the absent one
+	times  table   // by cell and code of the value
+	values []int64 // different ones in each cell, without the absent one
 }
 
-func newPairs(c *valueColumn) *pairs { return &pairs{column: c, times: make(map[uint64]int64)} }
+func newPairs(c *valueColumn) *pairs { return &pairs{column: c} }
 
 func (p *pairs) grow(cells int) {
 	if more := cells - len(p.values); more > 0 {
@@ -35,27 +33,29 @@ func (p *pairs) add(at []uint32, weights []int64) {
 }
 
 func (p *pairs) count(pair uint64, n int64) {
-	before := len(p.times)
-	p.times[pair] += n
-	p.values[pair>>32] += int64(len(p.times) - before)
+	times := p.times.at(pair)
+	if *times == 0 {
+		p.values[pair>>32]++
+	}
+	*times += n
 }
 
 // merge expects that the column has just translated that of the other.
 func (p *pairs) merge(other *pairs, to []uint32) {
-	for pair, n := range other.times {
-		p.count(uint64(to[pair>>32])<<32|uint64(p.column.codes[pair&math.MaxUint32]), n)
-	}
+	other.times.each(func(pair uint64, n int64) {
+		p.count(uint64(to[pair>>32])<<32|uint64(p.column.codes[uint32(pair)]), n)
+	})
 }
 
 // most returns the code of the most frequent value of each cell; of equally
 // frequent ones the first in their order.
 func (p *pairs) most() []uint32 {
 	codes, times := make([]uint32, len(p.values)), make([]int64, len(p.values))
-	for pair, n := range p.times {
+	p.times.each(func(pair uint64, n int64) {
 		cell, code := pair>>32, uint32(pair)
 		if n > times[cell] || n == times[cell] && p.column.compare(code, codes[cell]) < 0 {
 			codes[cell], times[cell] = code, n
 		}
-	}
+	})
 	return codes
 }

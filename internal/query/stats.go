@@ -58,9 +58,9 @@ func middle(bucket uint16) int64 {
 // spread holds how the numbers of some columns are spread, for many cells.
 type spread struct {
 	columns int
-	moments []moment         // columns for each cell
-	tally   map[uint64]int64 // how often, by cell, column and bucket
-	sorted  []tallied        // of tally, once nothing is added any more
+	moments []moment // columns for each cell
+	tally   table    // how often, by cell, column and bucket
+	sorted  []slot   // of tally, once nothing is added any more
 }
 
 type moment struct {
@@ -69,17 +69,12 @@ type moment struct {
 	sum      int128
 }
 
-type tallied struct {
-	key   uint64
-	times int64
-}
-
 func tallyKey(cell, column int, bucket uint16) uint64 {
 	return uint64(cell)<<32 | uint64(column)<<16 | uint64(bucket)
 }
 
 func newSpread(columns int) *spread {
-	return &spread{columns: columns, tally: make(map[uint64]int64)}
+	return &spread{columns: columns}
 }
 
 func (s *spread) grow(cells int) {
@@ -94,7 +89,7 @@ func (s *spread) add(column int, m *measured, at []uint32) {
 	for i, row := range m.rows {
 		cell := int(at[row])
 		s.moments[cell*s.columns+column].add(moment{count: m.times[i], min: m.values[i], max: m.values[i], sum: m.sums[i]})
-		s.tally[tallyKey(cell, column, m.buckets[i])] += m.times[i]
+		*s.tally.at(tallyKey(cell, column, m.buckets[i])) += m.times[i]
 	}
 }
 
@@ -105,9 +100,9 @@ func (s *spread) merge(other *spread, to []uint32) {
 			s.moments[int(to[i/s.columns])*s.columns+i%s.columns].add(m)
 		}
 	}
-	for key, n := range other.tally {
-		s.tally[uint64(to[key>>32])<<32|key&math.MaxUint32] += n
-	}
+	other.tally.each(func(key uint64, n int64) {
+		*s.tally.at(uint64(to[key>>32])<<32 | key&math.MaxUint32) += n
+	})
 }
 
 func (m *moment) add(n moment) {
@@ -126,12 +121,10 @@ func (s *spread) of(cell, column int) (Stats, bool) {
 	}
 	m := s.moments[cell*s.columns+column]
 	if s.sorted == nil {
-		for key, n := range s.tally {
-			s.sorted = append(s.sorted, tallied{key, n})
-		}
-		slices.SortFunc(s.sorted, func(a, b tallied) int { return cmp.Compare(a.key, b.key) })
+		s.tally.each(func(key uint64, n int64) { s.sorted = append(s.sorted, slot{key, n}) })
+		slices.SortFunc(s.sorted, func(a, b slot) int { return cmp.Compare(a.key, b.key) })
 	}
-	from, _ := slices.BinarySearchFunc(s.sorted, tallyKey(cell, column, 0), func(t tallied, key uint64) int { return cmp.Compare(t.key, key) })
+	from, _ := slices.BinarySearchFunc(s.sorted, tallyKey(cell, column, 0), func(t slot, key uint64) int { return cmp.Compare(t.key, key) })
 	stats := Stats{Count: m.count, Min: m.min, Max: m.max, Avg: m.sum.float() / float64(m.count)}
 	percentiles := []struct {
 		to         *int64
@@ -139,7 +132,7 @@ func (s *spread) of(cell, column int) (Stats, bool) {
 	}{{&stats.P50, 50}, {&stats.P95, 95}, {&stats.P99, 99}}
 	seen := int64(0)
 	for _, t := range s.sorted[from:] {
-		seen += t.times
+		seen += t.n
 		for len(percentiles) > 0 && 100*seen >= percentiles[0].hundredths*m.count {
 			*percentiles[0].to = max(m.min, min(m.max, middle(uint16(t.key))))
 			percentiles = percentiles[1:]

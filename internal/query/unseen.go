@@ -133,8 +133,8 @@ func (u *Looker) eachGroup(b *event.Batch, sel []int32, do func(i int, g uint32)
 		for column := range u.list.columns {
 			k[column] = u.codes[column][i]
 		}
-		if g, known := u.list.groups[k]; known {
-			do(i, g)
+		if g := u.list.groups.find(k.packed()); g != 0 {
+			do(i, uint32(g-1))
 		}
 	}
 }
