@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -63,6 +64,8 @@ type Options struct {
 	// CertFile and KeyFile hold a PEM certificate and its key; with them the
 	// server speaks HTTPS only. Optional, both or none.
 	CertFile, KeyFile string
+
+	writeTimeout time.Duration // shorter in tests
 }
 
 // Server is the HTTP API. Its life: New, Serve (which blocks), Shutdown.
@@ -81,6 +84,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Options: o, echo: echo.New()}
+	s.writeTimeout = cmp.Or(s.writeTimeout, writeTimeout)
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
 		return nil, err
@@ -175,7 +179,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // work wherever GET does.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start, method := time.Now(), r.Method
-	out := &response{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK}
+	out := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.writeTimeout, status: http.StatusOK}
 	defer func() {
 		s.Logger.Debug("request", "method", method, "uri", r.RequestURI, "status", out.status, "bytes", out.bytes,
 			"took", time.Since(start), "remote", r.RemoteAddr)
@@ -200,12 +204,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	timeout time.Duration
 	status  int
 	bytes   int64
 }
 
 func (r *response) extend() {
-	_ = r.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a connection that is gone
+	_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout)) // fails only on a connection that is gone
 }
 
 func (r *response) WriteHeader(status int) {
