@@ -63,6 +63,12 @@ func TestRollupsAgainstEvents(t *testing.T) {
 			{Interval: 2 * time.Hour},
 			{Filters: Filters{{Column: "command", Values: []string{"curl", "nginx"}}}},
 			{Filters: Filters{{Column: "state", Values: []string{"closed"}}}, GroupBy: []string{"state"}, Interval: time.Hour},
+			{GroupBy: []string{"address/31"}, Interval: time.Hour},
+			{GroupBy: []string{"time"}, Interval: time.Hour},
+			{GroupBy: []string{"time", "command"}, Interval: time.Hour, Top: 2},
+			{GroupBy: []string{"address/30/8", "time"}, Interval: 2 * time.Hour, OrderBy: "sent", Ascending: true},
+			{GroupBy: []string{"time"}, Interval: time.Hour, Filters: Filters{{Column: "command", Op: Equal, Values: []string{"curl"}}}},
+			{GroupBy: []string{"time", "address/31"}, Interval: time.Hour, Filters: Filters{{Column: "address", Op: Equal, Values: []string{"10.0.0.1", "::/0"}}}},
 			{Filters: Filters{{Column: "address", Values: []string{"10.0.0.0/31"}}}, Lists: []string{"address"}, Distinct: []string{"address"}},
 		} {
 			q.Type, q.Window = flowType, window(0, 3*hour)
@@ -112,6 +118,10 @@ func TestFromRollups(t *testing.T) {
 	for _, q := range []Summary{
 		{GroupBy: []string{"port"}},
 		{GroupBy: []string{"command", "address"}},
+		{GroupBy: []string{"command", "time", "address"}, Interval: time.Hour},
+		{GroupBy: []string{"command"}, Distinct: []string{"address"}},
+		{GroupBy: []string{"command"}, FirstSeen: true},
+		{Stats: []string{"sent"}},
 		{Lists: []string{"pid"}},
 		{Distinct: []string{"flow_id"}},
 		{Interval: time.Minute},
