@@ -99,13 +99,14 @@ func describeEvents(doc *openapi3.T, types []*event.Type) {
 	doc.Components.Schemas["EventPage"].Value.Properties["events"].Value.Items = openapi3.NewSchemaRef(schemas+"Event", nil)
 
 	op := doc.Paths.Value("/api/events").Get
-	op.Responses.Value("200").Value.Content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
-	for _, p := range op.Parameters {
-		if p.Value.Name == "type" {
-			p.Value.Schema.Value.Items.Value.Enum = typeNames(types)
-		}
+	content := op.Responses.Value("200").Value.Content
+	content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
+	content[mimeCSV] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema())
+	content[mimeParquet] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema().WithFormat("binary"))
+	for _, op := range []*openapi3.Operation{op, doc.Paths.Value("/api/events/stream").Get} {
+		op.Parameters.GetByInAndName(openapi3.ParameterInQuery, "type").Schema.Value.Items.Value.Enum = typeNames(types)
+		addFilters(op, types)
 	}
-	addFilters(op, types)
 }
 
 func typeNames(types []*event.Type) []any {
@@ -230,7 +231,7 @@ func describeSummaries(doc *openapi3.T, types []*event.Type) {
 		for _, op := range []*openapi3.Operation{&get, &post} {
 			op.OperationID += "-" + t.Collection
 			op.Summary = strings.ReplaceAll(t.Collection, "_", " ") + ": " + op.Summary
-			op.Description = t.Summary + " " + op.Description
+			op.Description = t.Summary + " " + op.Description + " Filters have the operators that /api/events describes."
 		}
 		body := summaryBody(t, get.Parameters)
 		post.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithContent(openapi3.Content{mimeJSON: body})}

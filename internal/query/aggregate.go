@@ -78,7 +78,7 @@ func NewAggregator(q Summary) (*Aggregator, error) {
 // newAggregator is for summaries that are valid.
 func newAggregator(q Summary) *Aggregator {
 	a := &Aggregator{query: q, weight: -1}
-	if at, ok := q.Type.Column(q.Type.Weight); ok {
+	if at, ok := q.Type.Column(q.Type.Weight); ok && !q.Unweighted {
 		a.weight = at
 	}
 	a.breakdown = a.column(q.Type.Breakdown)

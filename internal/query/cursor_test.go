@@ -1,6 +1,7 @@
 package query
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ func TestCursor(t *testing.T) {
 	for _, want := range []Cursor{
 		{Time: 1700000000123456789, Type: "flow", Rank: 0, Question: 1},
 		{Time: -5, Type: "x", Rank: 300000, Question: 1<<64 - 1},
+		{Time: 7, Type: "x", Back: true},
 	} {
 		got, err := ParseCursor(want.String())
 		if err != nil || *got != want {
@@ -75,12 +77,13 @@ func TestQuestion(t *testing.T) {
 func TestValidateEvents(t *testing.T) {
 	types := []*event.Type{flowType}
 	tests := map[string]Events{
-		"type":  {},
-		"limit": {Types: types, Limit: -1},
-		"until": {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
+		"type":   {},
+		"limit":  {Types: types, Limit: -1},
+		"limit ": {Types: types, Limit: MaxLimit + 1, Cursor: &Cursor{Back: true}},
+		"until":  {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
 	}
 	for name, q := range tests {
-		wantParam(t, q.Validate(), name)
+		wantParam(t, q.Validate(), strings.TrimSpace(name))
 	}
 	if err := (Events{Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(2, 0)}}).Validate(); err != nil {
 		t.Error(err)

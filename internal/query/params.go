@@ -84,6 +84,19 @@ func (p Params) Choice(name string, options ...string) (string, error) {
 	return text, nil
 }
 
+// Bool returns true or false; false if the parameter is not given.
+func (p Params) Bool(name string) (bool, error) {
+	text, err := p.One(name)
+	if err != nil || text == "" {
+		return false, err
+	}
+	is, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, &ParamError{Name: name, Value: text, Reason: "is neither true nor false"}
+	}
+	return is, nil
+}
+
 // Span returns a time span, which comes as seconds or with units; 0 if it is
 // not given.
 func (p Params) Span(name string) (time.Duration, error) {

@@ -1,12 +1,12 @@
 package query
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 const (
@@ -17,15 +17,13 @@ const (
 
 // EventParams are the parameters of a question about single events beside the
 // columns. The format is for those who print the answer to read.
-var EventParams = []string{"type", "since", "until", "limit", "order", "cursor", "format"}
+var EventParams = []string{"type", "since", "until", "limit", "order", "cursor", "fields", "total", "format"}
 
 // Events reads a question about single events of some of these types, as of now.
 // If the answer is streamed, limit may be any number, and 0 asks for all.
 func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Events, err error) {
-	if err := p.Only(slices.Concat(EventParams, FilterNames(all))); err != nil {
-		return q, err
-	}
-	if q.Types, err = p.types(all); err != nil {
+	p = p.countAsTotal()
+	if q.Types, q.Filters, err = p.Selection(all, EventParams); err != nil {
 		return q, err
 	}
 	if q.Window, err = p.Window(now); err != nil {
@@ -43,8 +41,14 @@ func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Event
 		return q, err
 	}
 	q.Ascending = order == "asc"
-	if q.Filters, err = p.Filters(q.Types, EventParams); err != nil {
+	if q.Fields, err = p.fields(q.Types); err != nil {
 		return q, err
+	}
+	if q.Total, err = p.Bool("total"); err != nil {
+		return q, err
+	}
+	if q.Total && streamed {
+		return q, &ParamError{Name: "total", Reason: "has no place in this format; ask for JSON"}
 	}
 	if cursor, err := p.One("cursor"); err != nil || cursor == "" {
 		return q, err
@@ -54,23 +58,29 @@ func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Event
 	return q, q.Validate()
 }
 
-func (p Params) types(all []*event.Type) ([]*event.Type, error) {
-	names := p["type"]
-	if len(names) == 0 {
-		return all, nil
+// countAsTotal takes count=true for total=true, which means the same to most people.
+// A column may have that name as well, but its values are numbers.
+func (p Params) countAsTotal() Params {
+	const name = "count"
+	if len(p[name]) != 1 || p[name][0] != "true" && p[name][0] != "false" || p["total"] != nil {
+		return p
 	}
-	var selected []*event.Type
-	var known []string
-	for _, t := range all {
-		known = append(known, t.Name)
-		if slices.Contains(names, t.Name) {
-			selected = append(selected, t)
+	p = maps.Clone(p)
+	p["total"] = p[name]
+	delete(p, name)
+	return p
+}
+
+// fields reads which columns of the events are asked for.
+func (p Params) fields(types []*event.Type) ([]string, error) {
+	names := p.columns("fields")
+	for i, name := range names {
+		switch {
+		case name != "type" && len(declarations(types, name)) == 0:
+			return nil, &ParamError{Name: "fields", Value: name, Reason: "is not a column of " + typeNames(types)}
+		case slices.Contains(names[:i], name):
+			return nil, &ParamError{Name: "fields", Value: name, Reason: "is named twice"}
 		}
 	}
-	for _, name := range names {
-		if !slices.Contains(known, name) {
-			return nil, &ParamError{Name: "type", Value: name, Reason: "is not a type of events" + suggest.Among(name, known)}
-		}
-	}
-	return selected, nil
+	return names, nil
 }

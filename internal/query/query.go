@@ -23,6 +23,8 @@ type Events struct {
 	Limit     int  // at most so many events; 0 means all
 	Ascending bool // oldest first; otherwise newest first
 	Cursor    *Cursor
+	Fields    []string // names of columns, or "type": the others are absent in the answer; none: all
+	Total     bool     // count all events that match, on this page or not
 }
 
 // Summary asks for counts and sums of events of one type.
@@ -36,6 +38,8 @@ type Summary struct {
 	Sums     []string      // names of columns to be added up; nil: those that declare it
 	Top      int           // at most so many groups in each list; 0 means all
 	Interval time.Duration // 0: no series
+	// Unweighted counts events, whatever they stand for (see event.Type.Weight).
+	Unweighted bool
 
 	OrderBy   string        // what the groups are ordered by, see order.go; empty: their count
 	Ascending bool          // smallest first
@@ -50,6 +54,8 @@ type Summary struct {
 // Page says how an answer of events ended.
 type Page struct {
 	Next     *Cursor // where the next page begins; nil when there is nothing more
+	Prev     *Cursor // where the page before ends; nil when there is none
+	Total    int64   // if it was asked for
 	Coverage Coverage
 }
 

@@ -80,8 +80,12 @@ func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
 	column, ok := q.rollupKey()
 	perGroup := len(q.GroupBy) > 0 && len(q.Distinct) > 0 && !q.keysOnly
-	if !ok || perGroup || len(q.Stats) > 0 || q.FirstSeen || q.Interval%RollupInterval != 0 {
+	weighted := q.Unweighted && q.Type.Weight != "" // as rollups are
+	if !ok || perGroup || weighted || len(q.Stats) > 0 || q.FirstSeen || q.Interval%RollupInterval != 0 {
 		return false
+	}
+	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
+		return false // every value of the breakdown is noted, also where the filters leave none
 	}
 	for _, f := range q.Filters {
 		if !slices.Contains(held, f.Column) {

@@ -87,10 +87,14 @@ func (c *counting) all(s *Store) error {
 		slices.Reverse(days)
 	}
 	for err == nil && len(days) > 0 && (c.more == nil || c.more()) {
+		at := hourStart(days[0])
 		err = s.view(func(v *view) (err error) {
 			days, err = c.some(v, days)
 			return err
 		})
+		if stopped := c.ctx.Err(); stopped != nil && errors.Is(err, stopped) {
+			return &query.Unfinished{At: at, Err: stopped}
+		}
 	}
 	return err
 }
