@@ -101,6 +101,34 @@ func TestSummaryRejects(t *testing.T) {
 		{"group_by", func(q *Summary) { q.GroupBy = []string{"pid", "uid", "pid"} }},
 		{"group_by", func(q *Summary) { q.GroupBy = []string{"pid", "uid", "port", "command"} }},
 		{"top", func(q *Summary) { q.Top = -1 }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address", "address/24"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"command/24"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/33"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/24/129"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/24/64/1"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/-1"} }},
+		{"first_seen", func(q *Summary) { q.GroupBy = []string{"time"}; q.FirstSeen = true; q.Interval = time.Hour }},
+		{"first_seen", func(q *Summary) { q.FirstSeen = true }},
+		{"stats", func(q *Summary) { q.Stats = []string{"command"} }},
+		{"stats", func(q *Summary) { q.Stats = []string{"sent", "sent"} }},
+		{"stats", func(q *Summary) { q.Stats = []string{"sent", "received", "port", "pid", "uid"} }},
+		{"distinct", func(q *Summary) { q.Distinct = []string{"time"} }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "command" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "p90(sent)" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "sum(port)" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "max(sent" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "max(sent)" }},
+		{"order_by", func(q *Summary) { q.OrderBy = "sent" }},
+		{"order_by", func(q *Summary) {
+			q.Lists = []string{"command"}
+			q.OrderBy = "distinct(port)"
+			q.Distinct = []string{"port"}
+		}},
+		{"compare", func(q *Summary) { q.Compare = -1 }},
+		{"compare", func(q *Summary) { q.Compare = time.Hour; q.Interval = 7 * time.Minute }},
+		{"compare", func(q *Summary) { q.Compare = time.Hour; q.FirstSeen = true; q.GroupBy = []string{"pid"} }},
+		{"top", func(q *Summary) { q.GroupBy = []string{"time", "pid"}; q.Interval = time.Second; q.Top = 1000 }},
 		{"interval", func(q *Summary) { q.Interval = -1 }},
 		{"interval", func(q *Summary) { q.Interval = 100 * time.Millisecond }},
 		{"interval", func(q *Summary) { q.Interval = 1; q.Window = Window{Since: firstTime, Until: lastTime} }},
@@ -307,4 +335,30 @@ func TestTooManyGroups(t *testing.T) {
 		b.SetInt(flowType.MustColumn("port"), i)
 	}
 	wantParam(t, a.Add(b, all(b)), "since")
+}
+
+// What would take too much memory is refused, with what to do.
+func TestTooManyPairs(t *testing.T) {
+	column := flowType.MustColumn("port")
+	batch := func(from, n int64) *event.Batch {
+		b := event.NewBatch(flowType, int(n))
+		for i := range n {
+			b.Append(0)
+			b.SetInt(event.PID, i%4)
+			b.SetInt(column, from+i/4)
+		}
+		return b
+	}
+	for param, q := range map[string]Summary{
+		"distinct": {GroupBy: []string{"pid"}, Distinct: []string{"port"}},
+		"stats":    {GroupBy: []string{"port"}, Stats: []string{"pid", "uid", "port"}},
+	} {
+		q.Type, q.Window = flowType, window(0, 1)
+		a, err := NewAggregator(q)
+		for i := int64(0); err == nil && i < 4*maxPairs; i += 1 << 18 {
+			b := batch(i/4, 1<<18)
+			err = a.Add(b, all(b))
+		}
+		wantParam(t, err, param)
+	}
 }
