@@ -10,8 +10,13 @@ import (
 )
 
 // AppendText appends the value of a column as it is printed for people and in
-// CSV, and reports whether there is one.
+// CSV, and reports whether there is one. The column is a position in
+// Type.Fields.
 func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
+	if stored := len(r.Batch.Type.Columns); column >= stored {
+		d := &r.Batch.Type.Derived[column-stored]
+		return d.Append(dst, r, d.from)
+	}
 	kind := r.Batch.Type.Columns[column].Kind
 	switch kind {
 	case KindTime:
@@ -39,7 +44,7 @@ func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
 }
 
 // AppendJSON appends the event as one JSON object without a line end, columns
-// in the order of their declaration, absent ones left out.
+// in the order of Type.Fields, absent ones left out.
 func (r Row) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst, _ = r.AppendText(dst, Time)
@@ -66,6 +71,17 @@ func (r Row) AppendJSON(dst []byte) []byte {
 		if !present {
 			dst = dst[:mark]
 		}
+	}
+	for i := range r.Batch.Type.Derived {
+		mark := len(dst)
+		d := &r.Batch.Type.Derived[i]
+		dst = append(append(append(dst, `,"`...), d.Name...), `":"`...)
+		var present bool
+		if dst, present = d.Append(dst, r, d.from); !present {
+			dst = dst[:mark]
+			continue
+		}
+		dst = append(dst, '"')
 	}
 	return append(dst, '}')
 }

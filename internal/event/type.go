@@ -70,8 +70,10 @@ type Type struct {
 	Failures   []string // values of Breakdown that tell of trouble
 	Details    []string // columns that tables show in one, behind who and where
 	Columns    []Column // common columns first (see Common), then the type's own
+	Derived    []Derived
 
-	index map[string]int
+	index  map[string]int
+	fields []Column // see Fields
 }
 
 // Positions of the common columns in every Type.Columns.
@@ -147,6 +149,9 @@ func NewType(t Type) (*Type, error) {
 	}
 	if t.Weight != "" && !t.hasWeight() {
 		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
+	}
+	if err := t.setDerived(); err != nil {
+		return nil, err
 	}
 	return &t, nil
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -53,7 +54,7 @@ func (w *ndjsonWriter) Write(row event.Row) error {
 
 func (w *ndjsonWriter) Close() error { return w.out.Flush() }
 
-// table is the columns of several types side by side: those of the same name
+// table is the fields of several types side by side: those of the same name
 // are one.
 type table struct {
 	columns []event.Column
@@ -65,7 +66,7 @@ func newTable(types []*event.Type) (*table, error) {
 	t := &table{at: map[*event.Type][]int{}}
 	index := map[string]int{}
 	for _, typ := range types {
-		for _, c := range typ.Columns {
+		for _, c := range typ.Fields() {
 			i, known := index[c.Name]
 			if !known {
 				index[c.Name] = len(t.columns)
@@ -78,10 +79,7 @@ func newTable(types []*event.Type) (*table, error) {
 	for _, typ := range types {
 		at := make([]int, len(t.columns))
 		for i, c := range t.columns {
-			at[i] = -1
-			if own, ok := typ.Column(c.Name); ok {
-				at[i] = own
-			}
+			at[i] = slices.IndexFunc(typ.Fields(), func(own event.Column) bool { return own.Name == c.Name })
 		}
 		t.at[typ] = at
 	}

@@ -18,6 +18,8 @@ type ParquetWriter struct {
 	encoder *block.Encoder
 	pending []*event.Batch // one of each type, less than a row group
 	encoded []byte
+	derived []byte                      // encoded, too
+	types   map[*event.Type]*event.Type // those of the derived fields
 }
 
 // NewParquetWriter returns a writer of events of the given types. Nothing is
@@ -32,7 +34,7 @@ func NewParquetWriter(w io.Writer, types []*event.Type) (*ParquetWriter, error) 
 		return nil, err
 	}
 	out, err := block.NewWriter(w, t.columns)
-	return &ParquetWriter{out: out, encoder: encoder}, err
+	return &ParquetWriter{out: out, encoder: encoder, types: map[*event.Type]*event.Type{}}, err
 }
 
 // Batch takes over events. A row group is sorted by time in itself; they must
@@ -52,7 +54,8 @@ func (p *ParquetWriter) Batch(b *event.Batch) error {
 	return p.rowGroup(full)
 }
 
-// Block writes events that are a block already, as it is. Those of the same type
+// Block writes events that are a block already, as it is, and their derived
+// fields beside. Those of the same type
 // that came before it are before it in the file.
 func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 	if i := p.place(t.Name); i >= 0 {
@@ -62,7 +65,7 @@ func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 			return err
 		}
 	}
-	return p.out.Append(data)
+	return p.append(t, data)
 }
 
 // Close writes what is left.
@@ -95,7 +98,7 @@ func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
 	p.encoded, err = p.encoder.Append(p.encoded[:0], b)
 	switch {
 	case err == nil:
-		return p.out.Append(p.encoded)
+		return p.append(b.Type, p.encoded)
 	case !errors.Is(err, block.ErrTooLarge) || n == 1:
 		return fmt.Errorf("write Parquet: %w", err)
 	}
@@ -111,4 +114,69 @@ func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
 		}
 	}
 	return nil
+}
+
+// append writes a block and the fields that are derived from its events.
+func (p *ParquetWriter) append(t *event.Type, data []byte) error {
+	if len(t.Derived) == 0 {
+		return p.out.Append(data)
+	}
+	opened, err := block.Open(data, t)
+	if err != nil {
+		return err
+	}
+	events, err := opened.Read(append(t.Sources(), event.Time))
+	if err != nil {
+		return err
+	}
+	derived, err := p.derive(events)
+	if err != nil {
+		return err
+	}
+	if p.derived, err = p.encoder.Append(p.derived[:0], derived); err != nil {
+		return fmt.Errorf("write Parquet: %w", err)
+	}
+	return p.out.Append(data, p.derived)
+}
+
+// derive returns the derived fields of events as columns of a type of their own.
+func (p *ParquetWriter) derive(events *event.Batch) (*event.Batch, error) {
+	t := events.Type
+	if p.types[t] == nil {
+		made, err := event.NewType(event.Type{Name: t.Name, Collection: t.Collection, Breakdown: t.Derived[0].Name, Columns: t.Fields()[len(t.Columns):]})
+		if err != nil {
+			return nil, err
+		}
+		p.types[t] = made
+	}
+	derived := &event.Batch{Type: p.types[t]}
+	for _, c := range p.types[t].Columns {
+		derived.Columns = append(derived.Columns, event.Absent(c.Kind, events.Len()))
+	}
+	derived.Columns[event.Time] = events.Columns[event.Time]
+	for i, c := range t.Derived {
+		derived.Columns[p.types[t].MustColumn(c.Name)] = textsOf(events, len(t.Columns)+i)
+	}
+	return derived, nil
+}
+
+// textsOf returns a field of all events.
+func textsOf(events *event.Batch, field int) event.Vector {
+	v := event.Vector{Codes: make([]uint32, events.Len())}
+	codes := make(map[string]uint32, events.Len())
+	var text []byte
+	for i := range v.Codes {
+		var ok bool
+		if text, ok = (event.Row{Batch: events, Index: i}).AppendText(text[:0], field); !ok {
+			continue
+		}
+		code, known := codes[string(text)]
+		if !known {
+			v.Dict = append(v.Dict, string(text))
+			code = uint32(len(v.Dict))
+			codes[v.Dict[code-1]] = code
+		}
+		v.Codes[i] = code
+	}
+	return v
 }
