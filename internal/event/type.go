@@ -68,6 +68,8 @@ type Type struct {
 	Top        []string // columns whose most frequent values a summary without group_by lists
 	Weight     string   // the column that says how many an event stands for, which summaries count; empty, or absent in an event: one
 	Columns    []Column // common columns first (see Common), then the type's own
+	Life       *Life    // nil: its events stand alone
+	Ends       *Ends    // nil: they are not between two
 
 	index map[string]int
 }
@@ -149,7 +151,7 @@ func NewType(t Type) (*Type, error) {
 	if t.Weight != "" && !t.hasWeight() {
 		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
 	}
-	return &t, nil
+	return &t, t.checkLife()
 }
 
 func (t *Type) hasWeight() bool {

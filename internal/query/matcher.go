@@ -20,7 +20,7 @@ type ColumnMatcher struct {
 	numbers  map[int64]struct{}  // KindInt
 	texts    map[string]struct{} // KindString
 	prefixes []netip.Prefix      // KindIP
-	printed  []string            // of them, if all are single addresses
+	printed  []string            // of them, if all are single addresses; of ids all
 	ids      map[id]struct{}     // KindID
 }
 
@@ -52,8 +52,11 @@ func (f Filters) Compile(t *event.Type) Matcher {
 			c.numbers[w.number] = struct{}{}
 			c.texts[w.text] = struct{}{}
 			c.prefixes = append(c.prefixes, w.prefix)
-			if w.prefix.IsSingleIP() {
+			switch {
+			case w.prefix.IsSingleIP():
 				c.printed = append(c.printed, w.prefix.Addr().String())
+			case c.kind == event.KindID:
+				c.printed = append(c.printed, event.FormatID(w.text, w.number))
 			}
 			c.ids[id{w.text, w.number}] = struct{}{}
 		}
@@ -163,8 +166,8 @@ func (c *ColumnMatcher) Text(s string) bool {
 	return false
 }
 
-// Printed returns the wanted addresses of a KindIP column as they are printed;
-// none if networks are wanted too.
+// Printed returns the wanted addresses of a KindIP column, or the wanted ids of
+// a KindID column, as they are printed; none if networks are wanted too.
 func (c *ColumnMatcher) Printed() []string { return c.printed }
 
 // ID looks at a value of a KindID column.

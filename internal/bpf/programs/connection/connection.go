@@ -4,6 +4,8 @@
 package connection
 
 import (
+	"time"
+
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -60,6 +62,17 @@ var Type = event.MustType(event.Type{
 	Summary:    "TCP connections, connected UDP sockets and UDP flows without connect: opened, failed and closed, with the process that owns them.",
 	Breakdown:  "state",
 	Top:        []string{"command", "destination_ip"},
+	Life: &event.Life{
+		ID:       "connection_id",
+		Begins:   event.Mark{Column: "state", Value: "established"},
+		Ends:     event.Mark{Column: "state", Value: "closed"},
+		Found:    event.Mark{Column: "attribution", Value: "existing"},
+		Duration: "duration_ns",
+		Attempt:  3 * time.Minute, // connect() tries for 127 s by default (tcp_syn_retries)
+	},
+	Ends: &event.Ends{
+		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
+	},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
 		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},
