@@ -22,6 +22,8 @@ import (
 const (
 	schemas       = "#/components/schemas/"
 	anySummary    = "/api/{collection}/summary" // stands for one path per type in the comments
+	anyStory      = "/api/{collection}/{id}"    // and these for one per type with a life
+	anyOpen       = "/api/{collection}/at"
 	bearerScheme  = "token"
 	mimeJSON      = "application/json"
 	mimeProblem   = "application/problem+json"
@@ -53,6 +55,7 @@ func OpenAPI(version string, types []*event.Type) ([]byte, error) {
 	describeToken(doc)
 	describeEvents(doc, types)
 	describeSummaries(doc, types)
+	describeLives(doc, types)
 	for _, item := range doc.Paths.Map() {
 		for _, op := range item.Operations() {
 			fixProblems(op)

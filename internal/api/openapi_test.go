@@ -102,7 +102,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		if route.Path == "/" || strings.HasPrefix(route.Path, "/docs") {
 			continue // pages for people
 		}
-		if item := doc.Paths.Value(strings.Replace(route.Path, ":id", "{id}", 1)); item == nil || item.GetOperation(route.Method) == nil {
+		if item := doc.Paths.Value(regexp.MustCompile(`:(\w+)`).ReplaceAllString(route.Path, "{$1}")); item == nil || item.GetOperation(route.Method) == nil {
 			t.Errorf("%s %s is served but not described", route.Method, route.Path)
 		}
 	}
@@ -116,6 +116,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			if !strings.HasSuffix(path, "/summary") {
 				query = ""
 			}
+			path := strings.Replace(path, "{connection_id}", "3f2a-4", 1)
 			if method == http.MethodPost {
 				query, body = "", `{"since":0,"pid":[100,101]}`
 				matches(t, op.RequestBody.Value.Content[mimeJSON].Schema, []byte(body))
