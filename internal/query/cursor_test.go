@@ -76,9 +76,9 @@ func TestQuestion(t *testing.T) {
 func TestValidateEvents(t *testing.T) {
 	types := []*event.Type{flowType}
 	tests := map[string]Events{
-		"type":   {},
-		"limit":  {Types: types, Limit: -1},
-		"until":  {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
+		"type":  {},
+		"limit": {Types: types, Limit: -1},
+		"until": {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
 	}
 	for name, q := range tests {
 		wantParam(t, q.Validate(), name)
