@@ -16,7 +16,7 @@ import (
 )
 
 // cpuSeconds returns what a process has used so far, in user and kernel mode.
-func cpuSeconds(b *testing.B, pid int) float64 {
+func cpuSeconds(b testing.TB, pid int) float64 {
 	b.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -124,7 +124,7 @@ func (s *server) waitForFile(b *testing.B, want int64) (stored int64) {
 }
 
 // hasAllOf wants n connections of these processes: every event and byte.
-func (s *server) hasAllOf(b *testing.B, n int64, since time.Time, pids ...int) {
+func (s *server) hasAllOf(b testing.TB, n int64, since time.Time, pids ...int) {
 	b.Helper()
 	q := query("since", since.Format(time.RFC3339Nano), "command", "tclient", "protocol", "tcp", "return_code", "0")
 	for _, pid := range pids {

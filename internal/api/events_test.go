@@ -62,6 +62,7 @@ func TestEvents(t *testing.T) {
 		{name: "fields", url: "/api/events?fields=pid,command&fields=type&limit=1&type=connection", status: 200, contains: []string{`"events":[{"pid":109,"command":"sshd","type":"connection"}],`}},
 		{name: "fields of one type", url: "/api/events?fields=drop_reason&command!=curl", status: 200, contains: []string{`{"drop_reason":"NO_SOCKET"},{},{},`}},
 		{name: "total", url: "/api/events?limit=3&total=true&present=pid", status: 200, contains: []string{`"count":3,"total":10,`}},
+		{name: "count as the total", url: "/api/events?limit=3&count=true&present=pid", status: 200, contains: []string{`"count":3,"total":10,`}},
 		{name: "no total", url: "/api/events?limit=3&total=false", status: 200, lacks: []string{"total"}},
 
 		{name: "csv", url: "/api/events?format=csv&type=connection&fields=time,pid,state&limit=2&order=asc", status: 200, contentType: "text/csv",

@@ -13,6 +13,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/live"
 )
 
 // hostile are values that nobody means well with. None is a number, an address, an
@@ -37,6 +38,9 @@ func asked(t *testing.T, method, url, body string) (status int, p Problem, conte
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
+	if answer.Header.Get("Content-Type") == mimeStream { // which has no end
+		return answer.StatusCode, p, nil
+	}
 	content, err = io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +84,7 @@ func isGood(name, value string) bool {
 func TestHostileParameters(t *testing.T) {
 	st := openStore(t)
 	fill(st, start)
-	base := serve(t, func(o *Options) { o.Store = st })
+	base := serve(t, func(o *Options) { o.Store, o.Feed = st, live.NewFeed() })
 	content, err := OpenAPI("1.2.3", testTypes)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +96,9 @@ func TestHostileParameters(t *testing.T) {
 		known := map[string]bool{}
 		for _, p := range item.Get.Parameters {
 			known[p.Value.Name] = true
+			if p.Value.In != openapi3.ParameterInQuery {
+				continue
+			}
 			hostileValues(t, base+path, p.Value)
 		}
 		// Parameters that there are not.

@@ -103,12 +103,10 @@ func describeEvents(doc *openapi3.T, types []*event.Type) {
 	content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
 	content[mimeCSV] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema())
 	content[mimeParquet] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema().WithFormat("binary"))
-	for _, p := range op.Parameters {
-		if p.Value.Name == "type" {
-			p.Value.Schema.Value.Items.Value.Enum = typeNames(types)
-		}
+	for _, op := range []*openapi3.Operation{op, doc.Paths.Value("/api/events/stream").Get} {
+		op.Parameters.GetByInAndName(openapi3.ParameterInQuery, "type").Schema.Value.Items.Value.Enum = typeNames(types)
+		addFilters(op, types)
 	}
-	addFilters(op, types)
 }
 
 func typeNames(types []*event.Type) []any {
@@ -126,7 +124,7 @@ func eventSchema(t *event.Type) *openapi3.Schema {
 	kind := openapi3.NewStringSchema().WithEnum(t.Name)
 	kind.Description = "Type of the event."
 	schema.WithProperty("type", kind)
-	for _, c := range t.Columns {
+	for _, c := range t.Fields() {
 		schema.WithProperty(c.Name, columnSchema(c))
 	}
 	return schema

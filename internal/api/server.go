@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -26,6 +27,7 @@ const (
 	bodyTimeout   = 30 * time.Second // to send its body
 	writeTimeout  = time.Minute      // to take one piece of an answer
 	idleTimeout   = 2 * time.Minute  // between two requests
+	endTimeout    = time.Second / 2  // to take the end of a stream at Shutdown
 
 	maxHeader = 64 << 10 // bytes, long filters in the query included
 	maxBody   = 1 << 20  // bytes
@@ -54,9 +56,18 @@ type Options struct {
 	Started  time.Time
 	Logger   *slog.Logger
 
+	// Feed has the events that Store gets, as they come. Optional: without it
+	// there is no stream, as for a file that nobody records into.
+	Feed Feed
+
+	// Timings are shown at /metrics. Optional: without them those of requests
+	// alone are.
+	Timings *Timings
+
 	// QueryTimeout is how long a question may look for events without sending any.
 	// Optional: 0 is no limit.
 	QueryTimeout time.Duration
+
 	// Token, when not empty, must come with every request but those to
 	// /health. Without one only a loopback address may be listened on, which
 	// is for the caller to see to. Optional.
@@ -75,6 +86,8 @@ type Server struct {
 	echo    *echo.Echo
 	http    *http.Server
 	openAPI []byte // the document at /docs/openapi.json
+	streams *streams
+	ending  context.Context // ends when Shutdown begins
 }
 
 // New checks the options and prepares everything that can fail before there is
@@ -83,7 +96,10 @@ func New(o Options) (*Server, error) {
 	if err := checkTypes(o.Types); err != nil {
 		return nil, err
 	}
-	s := &Server{Options: o, echo: echo.New()}
+	s := &Server{Options: o, echo: echo.New(), streams: newStreams()}
+	if s.Timings == nil {
+		s.Timings = NewTimings()
+	}
 	s.writeTimeout = cmp.Or(s.writeTimeout, writeTimeout)
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
@@ -96,6 +112,10 @@ func New(o Options) (*Server, error) {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
+	// Requests are waited for, but streams would never end by themselves.
+	ending, end := context.WithCancel(context.Background())
+	s.ending = ending
+	s.http.RegisterOnShutdown(end)
 	if o.CertFile != "" || o.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 		if err != nil {
@@ -104,7 +124,7 @@ func New(o Options) (*Server, error) {
 		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	s.echo.HTTPErrorHandler = s.fail
-	s.echo.Use(s.recoverPanic, s.guard)
+	s.echo.Use(noteRoute, s.recoverPanic, s.guard)
 	s.routes()
 	return s, nil
 }
@@ -120,8 +140,8 @@ func checkTypes(types []*event.Type) error {
 			return fmt.Errorf("prepare API: event type %s or its collection %s is declared twice", t.Name, t.Collection)
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
-		for _, c := range t.Columns {
-			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || c.Name == filtersField {
+		for _, c := range t.Fields() {
+			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
 		}
@@ -135,6 +155,9 @@ func (s *Server) routes() {
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
 	s.echo.GET("/api/events", s.events, s.limit)
+	if s.Feed != nil {
+		s.echo.GET("/api/events/stream", s.stream)
+	}
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
 		s.echo.GET(path, s.getSummary(t), s.limit)
@@ -175,12 +198,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("shut down API: %w", err)
 }
 
-// serve is the outermost handler: it sets time limits, logs, and makes HEAD
-// work wherever GET does.
+// serve is the outermost handler: it sets time limits, logs and measures, and
+// makes HEAD work wherever GET does.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start, method := time.Now(), r.Method
-	out := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.writeTimeout, status: http.StatusOK}
+	out := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.writeTimeout, route: noRoute, status: http.StatusOK}
 	defer func() {
+		s.Timings.answered(out.route, out.status, time.Since(start))
 		s.Logger.Debug("request", "method", method, "uri", r.RequestURI, "status", out.status, "bytes", out.bytes,
 			"took", time.Since(start), "remote", r.RemoteAddr)
 	}()
@@ -189,7 +213,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		// answer is made, and cancels the request's context when it ends.
 		_ = out.control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-	if r.Method == http.MethodHead {
+	if out.head = r.Method == http.MethodHead; out.head {
 		r = r.WithContext(r.Context()) // a copy: net/http leaves out the body as long as its own says HEAD
 		r.Method = http.MethodGet
 	}
@@ -204,13 +228,30 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	head    bool // the body goes nowhere
+	route   string
 	timeout time.Duration
 	status  int
 	bytes   int64
+
+	mu    sync.Mutex
+	ended bool // see end
 }
 
 func (r *response) extend() {
-	_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout)) // fails only on a connection that is gone
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout)) // fails only on a connection that is gone
+	}
+}
+
+// end leaves only a moment for what is being written and what still is.
+func (r *response) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	_ = r.control.SetWriteDeadline(time.Now().Add(endTimeout))
 }
 
 func (r *response) WriteHeader(status int) {

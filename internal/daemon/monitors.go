@@ -14,6 +14,7 @@ import (
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/config"
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/live"
 	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store"
 )
@@ -167,12 +168,17 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 	}
 	status := m.program.Status()
 	p.State, p.Features, p.Events = api.StateRunning, status.Features, status.Events
+	maps.Copy(p.Counts, status.Totals.Counts)
+	maps.Copy(p.Sums, status.Totals.Sums)
 	maps.Copy(p.Lost, status.Lost)
 	p.Seen, p.Filtered, p.Unnamed = status.Seen, status.Filtered, status.Unnamed
 	for _, h := range status.Hooks {
 		hook := api.Hook{
 			Name: h.Name, Kind: h.Kind, Target: h.Target, Attached: h.Attached, Optional: h.Optional,
-			Runs: int64(h.Runs), NSPerRun: int64(math.Round(h.NsPerRun)),
+			Runs: int64(h.Runs), RunTime: h.RunTime,
+		}
+		if h.Runs > 0 {
+			hook.NSPerRun = int64(math.Round(float64(h.RunTime.Nanoseconds()) / float64(h.Runs)))
 		}
 		if h.Err != nil {
 			hook.Error = h.Err.Error()
@@ -180,6 +186,19 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 		p.Hooks = append(p.Hooks, hook)
 	}
 	return p
+}
+
+// sink takes what the monitors record: for the store, and then for those who
+// follow, so that what they are told can be asked for.
+type sink struct {
+	*store.Store
+	feed *live.Feed
+}
+
+// Append implements bpf.Sink.
+func (s sink) Append(b *event.Batch) {
+	s.Store.Append(b)
+	s.feed.Append(b)
 }
 
 // current is the store as the API sees it: before it answers, the monitors

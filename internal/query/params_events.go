@@ -1,12 +1,12 @@
 package query
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 const (
@@ -22,10 +22,8 @@ var EventParams = []string{"type", "since", "until", "limit", "order", "cursor",
 // Events reads a question about single events of some of these types, as of now.
 // If the answer is streamed, limit may be any number, and 0 asks for all.
 func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Events, err error) {
-	if err := p.Only(slices.Concat(EventParams, FilterNames(all))); err != nil {
-		return q, err
-	}
-	if q.Types, err = p.types(all); err != nil {
+	p = p.countAsTotal()
+	if q.Types, q.Filters, err = p.Selection(all, EventParams); err != nil {
 		return q, err
 	}
 	if q.Window, err = p.Window(now); err != nil {
@@ -43,9 +41,6 @@ func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Event
 		return q, err
 	}
 	q.Ascending = order == "asc"
-	if q.Filters, err = p.Filters(q.Types, EventParams); err != nil {
-		return q, err
-	}
 	if q.Fields, err = p.fields(q.Types); err != nil {
 		return q, err
 	}
@@ -63,37 +58,29 @@ func (p Params) Events(all []*event.Type, streamed bool, now time.Time) (q Event
 	return q, q.Validate()
 }
 
+// countAsTotal takes count=true for total=true, which means the same to most people.
+// A column may have that name as well, but its values are numbers.
+func (p Params) countAsTotal() Params {
+	const name = "count"
+	if len(p[name]) != 1 || p[name][0] != "true" && p[name][0] != "false" || p["total"] != nil {
+		return p
+	}
+	p = maps.Clone(p)
+	p["total"] = p[name]
+	delete(p, name)
+	return p
+}
+
 // fields reads which columns of the events are asked for.
 func (p Params) fields(types []*event.Type) ([]string, error) {
 	names := p.columns("fields")
 	for i, name := range names {
 		switch {
-		case name != "type" && len(declarations(types, name)) == 0:
+		case !slices.ContainsFunc(types, func(t *event.Type) bool { return len(t.Positions(name)) > 0 }):
 			return nil, &ParamError{Name: "fields", Value: name, Reason: "is not a column of " + typeNames(types)}
 		case slices.Contains(names[:i], name):
 			return nil, &ParamError{Name: "fields", Value: name, Reason: "is named twice"}
 		}
 	}
 	return names, nil
-}
-
-func (p Params) types(all []*event.Type) ([]*event.Type, error) {
-	names := p["type"]
-	if len(names) == 0 {
-		return all, nil
-	}
-	var selected []*event.Type
-	var known []string
-	for _, t := range all {
-		known = append(known, t.Name)
-		if slices.Contains(names, t.Name) {
-			selected = append(selected, t)
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(known, name) {
-			return nil, &ParamError{Name: "type", Value: name, Reason: "is not a type of events" + suggest.Among(name, known)}
-		}
-	}
-	return selected, nil
 }

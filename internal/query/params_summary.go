@@ -15,7 +15,7 @@ const (
 )
 
 // SummaryParams are the parameters of a summary beside the columns.
-var SummaryParams = []string{"duration", "since", "until", "group_by", "distinct", "top", "interval"}
+var SummaryParams = []string{"duration", "since", "until", "group_by", "first_seen", "distinct", "stats", "top", "order_by", "order", "interval", "compare"}
 
 // Summary reads a question about events of one type, as of now.
 func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
@@ -36,14 +36,53 @@ func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
 	if q.Filters, err = p.Filters(types, SummaryParams); err != nil {
 		return q, err
 	}
-	q.GroupBy, q.Distinct = p.columns("group_by"), p.columns("distinct")
+	if err := p.groups(&q); err != nil {
+		return q, err
+	}
 	if len(q.GroupBy) == 0 && q.Interval == 0 {
 		q.Lists = t.Top
 		if q.Distinct == nil {
 			q.Distinct = distinctColumns(t)
 		}
 	}
+	q = q.withOrdered()
 	return q, q.Validate()
+}
+
+// groups reads what is told of groups, and in which order.
+func (p Params) groups(q *Summary) (err error) {
+	q.GroupBy, q.Distinct, q.Stats = p.columns("group_by"), p.columns("distinct"), p.columns("stats")
+	if first := p.columns("first_seen"); first != nil {
+		if q.GroupBy != nil {
+			return &ParamError{Name: "first_seen", Reason: "cannot go together with group_by: it makes the groups"}
+		}
+		q.GroupBy, q.FirstSeen = first, true
+	}
+	if q.OrderBy, err = p.One("order_by"); err != nil {
+		return err
+	}
+	order, err := p.Choice("order", "desc", "asc")
+	if err != nil {
+		return err
+	}
+	q.Ascending = order == "asc"
+	if q.Compare, err = p.back("compare"); err != nil {
+		return err
+	}
+	return nil
+}
+
+// back reads how much earlier something is: "-1d".
+func (p Params) back(name string) (time.Duration, error) {
+	text, err := p.One(name)
+	if err != nil || text == "" {
+		return 0, err
+	}
+	span, isBack := strings.CutPrefix(text, "-")
+	if !isBack {
+		return 0, &ParamError{Name: name, Value: text, Reason: "must be a time span back, such as -1d or -7d"}
+	}
+	return Params{name: {span}}.Span(name)
 }
 
 // summaryWindow has both ends: without since it is as long as the duration.

@@ -49,14 +49,39 @@ func (q Summary) Sections() []string {
 	if len(q.Filters) > 0 {
 		total = q.Filters[0].Column
 	}
-	return slices.Concat([]string{total}, q.GroupBy, q.Lists, q.Distinct)
+	names := []string{total}
+	if column, ok := q.rollupKey(); ok && column != "" {
+		names = append(names, column)
+	} else if len(q.GroupBy) > 0 { // time alone
+		names = append(names, total)
+	}
+	return slices.Concat(names, q.Lists, q.Distinct)
+}
+
+// rollupKey returns the column whose values tell the groups apart, beside time;
+// none for time alone. Rollups know no combinations of columns.
+func (q Summary) rollupKey() (column string, ok bool) {
+	for _, text := range q.GroupBy {
+		if text == timeColumn {
+			continue
+		}
+		if column != "" {
+			return "", false
+		}
+		k, _ := parseKey(q.Type, text)
+		column = q.Type.Columns[k.column].Name
+	}
+	return column, true
 }
 
 // FromRollups tells whether rollups hold all that is asked for: filters of one
 // column at most, and with these nothing else but that column.
 func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
-	if q.Unweighted && q.Type.Weight != "" || len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
+	column, ok := q.rollupKey()
+	perGroup := len(q.GroupBy) > 0 && len(q.Distinct) > 0 && !q.keysOnly
+	weighted := q.Unweighted && q.Type.Weight != "" // as rollups are
+	if !ok || perGroup || weighted || len(q.Stats) > 0 || q.FirstSeen || q.Interval%RollupInterval != 0 {
 		return false
 	}
 	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
@@ -68,7 +93,11 @@ func (q Summary) FromRollups() bool {
 		}
 		held = []string{f.Column}
 	}
-	for _, name := range slices.Concat(q.GroupBy, q.Lists, q.Distinct) {
+	names := slices.Concat(q.Lists, q.Distinct)
+	if column != "" {
+		names = append(names, column)
+	}
+	for _, name := range names {
 		if !slices.Contains(held, name) {
 			return false
 		}

@@ -31,8 +31,7 @@ func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
 	a.addTotal(begin, parts[0], keep)
 	for i, l := range a.lists {
 		part := parts[1+i]
-		part.codes(l.columns[0], keep)
-		l.cells.grow(len(l.columns[0].values))
+		l.placeSection(begin, part, keep)
 		part.addTo(&l.cells, len(a.breakdown.values))
 	}
 	for i, distinct := range a.query.Distinct {
@@ -47,6 +46,41 @@ func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
 // keeper tells which values are wanted, and whether the absent one is; without one
 // all are.
 type keeper func(v value, present bool) bool
+
+// placeSection finds the group of each value of a section, and makes room for
+// it. Of the list's columns, one has the section's values at most; time is that
+// of the rollup.
+func (l *groupList) placeSection(begin time.Time, s *section, keep keeper) {
+	var k groupKey
+	valued := -1
+	for i, c := range l.columns {
+		if c.Kind == event.KindTime {
+			k[i] = c.bucket(begin.UnixNano())
+		} else {
+			valued = i
+		}
+	}
+	if valued >= 0 {
+		s.codes(l.columns[valued], keep)
+	} else {
+		s.at = s.at[:0]
+		for _, wanted := range s.kept(keep) {
+			if s.at = append(s.at, k[0]); !wanted {
+				s.at[len(s.at)-1] = leftOut
+			}
+		}
+	}
+	if len(l.columns) == 1 {
+		l.grow(len(l.columns[0].values))
+		return
+	}
+	for i, code := range s.at {
+		if code != leftOut {
+			k[valued] = code
+			s.at[i] = l.group(k)
+		}
+	}
+}
 
 // addTotal adds the figures of all values that are kept.
 func (a *Aggregator) addTotal(begin time.Time, s *section, keep keeper) {
@@ -138,6 +172,9 @@ func (s *section) codes(c *valueColumn, keep keeper) {
 			v = value{string(text), number}
 		} else if keep != nil {
 			v = c.values[code]
+		}
+		if c.networks != nil { // what is kept is addresses
+			v = value{string(text), number}
 		}
 		switch {
 		case keep != nil && !keep(v, true):
