@@ -25,7 +25,8 @@ var summaryFlags = map[string]string{
 	"interval":   "adds a series with one point per interval, such as 5m",
 	"absent":     "only events that have no value in these `columns`",
 	"present":    "only events that have a value in these `columns`",
-	"order_by":   "`figure` that groups are ordered by (default count)",
+	"order_by":   "`figure` that groups are ordered by, such as bytes_sent or p95(duration_ns) (default count)",
+	"order":      "desc: greatest first (default), or asc",
 	"stats":      "numeric `columns` of which to tell least, greatest, average and percentiles",
 	"compare":    "compare with a window that was so long before, such as -1d",
 	"first_seen": "`columns` whose values are shown that were never seen before the window",
@@ -102,7 +103,7 @@ func showSummary(cmd *cobra.Command, server *client.Client, screen *terminal.Scr
 	if another {
 		fmt.Fprintln(cmd.OutOrStdout())
 	}
-	screen.Summary(t, &answer, listOf(values, "group_by"))
+	screen.Summary(t, &answer, append(listOf(values, "group_by"), listOf(values, "first_seen")...))
 	return nil
 }
 
@@ -118,8 +119,15 @@ func columnsOf(values url.Values) []string {
 			columns = append(columns, strings.TrimRight(name, "!<>="))
 		}
 	}
+	if figure := values.Get("order_by"); figure != "count" && figure != "" {
+		columns = append(columns, figure)
+	}
 	for i, name := range columns {
-		columns[i], _, _ = strings.Cut(name, "/") // a network: destination_ip/24
+		name, _, _ = strings.Cut(name, "/") // a network: destination_ip/24
+		if _, of, isFigure := strings.Cut(strings.TrimSuffix(name, ")"), "("); isFigure {
+			name = of // p95(duration_ns)
+		}
+		columns[i] = name
 	}
 	return columns
 }

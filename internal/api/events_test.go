@@ -171,6 +171,7 @@ type page struct {
 	}
 	Count      int
 	NextCursor string `json:"next_cursor"`
+	PrevCursor string `json:"prev_cursor"`
 }
 
 func getPage(t *testing.T, url string) (p page) {

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -74,6 +75,8 @@ type Options struct {
 	// CertFile and KeyFile hold a PEM certificate and its key; with them the
 	// server speaks HTTPS only. Optional, both or none.
 	CertFile, KeyFile string
+
+	writeTimeout time.Duration // shorter in tests
 }
 
 // Server is the HTTP API. Its life: New, Serve (which blocks), Shutdown.
@@ -97,6 +100,7 @@ func New(o Options) (*Server, error) {
 	if s.Timings == nil {
 		s.Timings = NewTimings()
 	}
+	s.writeTimeout = cmp.Or(s.writeTimeout, writeTimeout)
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
 		return nil, err
@@ -136,7 +140,7 @@ func checkTypes(types []*event.Type) error {
 			return fmt.Errorf("prepare API: event type %s or its collection %s is declared twice", t.Name, t.Collection)
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
-		for _, c := range t.Columns {
+		for _, c := range t.Fields() {
 			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
@@ -198,7 +202,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // makes HEAD work wherever GET does.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start, method := time.Now(), r.Method
-	out := &response{ResponseWriter: w, control: http.NewResponseController(w), route: noRoute, status: http.StatusOK}
+	out := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.writeTimeout, route: noRoute, status: http.StatusOK}
 	defer func() {
 		s.Timings.answered(out.route, out.status, time.Since(start))
 		s.Logger.Debug("request", "method", method, "uri", r.RequestURI, "status", out.status, "bytes", out.bytes,
@@ -226,6 +230,7 @@ type response struct {
 	control *http.ResponseController
 	head    bool // the body goes nowhere
 	route   string
+	timeout time.Duration
 	status  int
 	bytes   int64
 
@@ -237,7 +242,7 @@ func (r *response) extend() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ended {
-		_ = r.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a connection that is gone
+		_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout)) // fails only on a connection that is gone
 	}
 }
 

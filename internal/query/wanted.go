@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/dustin/go-humanize"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -83,13 +82,28 @@ func parseNumber(unit, text string) (int64, error) {
 	case "us":
 		return parseSpan(text, time.Microsecond)
 	case "bytes":
-		size, err := humanize.ParseBytes(text)
-		if err != nil || size > math.MaxInt64 {
-			return 0, errors.New("is not a number of bytes (want 4096, 64kB, 1MiB or 2GiB)")
-		}
-		return int64(size), nil
+		return parseSize(text)
 	}
 	return 0, errors.New("is not a whole number that fits into 64 bits")
+}
+
+var (
+	sizeForm  = regexp.MustCompile(`^(\d+(?:\.\d+)?) ?([kKMGT]i?B|B)$`)
+	sizeUnits = map[string]float64{
+		"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+		"kiB": 1 << 10, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+	}
+)
+
+// parseSize rounds to a whole byte.
+func parseSize(text string) (int64, error) {
+	if parts := sizeForm.FindStringSubmatch(text); parts != nil {
+		n, err := strconv.ParseFloat(parts[1], 64)
+		if size := math.Round(n * sizeUnits[parts[2]]); err == nil && size < math.MaxInt64 {
+			return int64(size), nil
+		}
+	}
+	return 0, errors.New("is not a number of bytes (want 4096, 64kB, 1MiB or 2GiB)")
 }
 
 func parseSpan(text string, unit time.Duration) (int64, error) {

@@ -24,7 +24,11 @@ type Summary struct {
 	GroupsTotal int `json:"groups_total"`
 	Top         map[string][]Object
 	Series      []Object
+	Changes     map[string]int
+	StatsError  float64 `json:"stats_error"`
 	Coverage    query.Coverage
+	Before      *query.Earlier
+	History     *query.Coverage
 
 	all Object
 }
@@ -42,7 +46,7 @@ func (s *Summary) UnmarshalJSON(data []byte) error {
 	if err := decoder.Decode(&s.all); err != nil {
 		return err
 	}
-	for _, name := range []string{"type", "since", "until", "groups", "groups_total", "top", "series", "coverage", "history"} {
+	for _, name := range []string{"type", "since", "until", "groups", "groups_total", "top", "series", "changes", "stats_error", "coverage", "history"} {
 		delete(s.all, name)
 	}
 	return nil
@@ -65,10 +69,7 @@ func (s *Screen) Summary(t *event.Type, r *Summary, groupBy []string) {
 	}
 	if r.Groups != nil {
 		s.say("\n")
-		v.table(groupBy, r.Groups)
-		if more := r.GroupsTotal - len(r.Groups); more > 0 {
-			s.say("and %s more (--top)\n", humanize.Comma(int64(more)))
-		}
+		v.groups(groupBy, r)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Top)) {
 		if len(r.Top[name]) > 0 {
@@ -81,13 +82,49 @@ func (s *Screen) Summary(t *event.Type, r *Summary, groupBy []string) {
 		v.table([]string{columnTime}, r.Series)
 	}
 	s.say("\n")
+	if r.StatsError > 0 {
+		s.say("percentiles are exact to %.1g %%\n", 100*r.StatsError)
+	}
 	s.Coverage(r.Coverage)
+	if r.Before != nil {
+		s.say("before, from %s to %s:\n", s.instant(r.Before.Since), s.instant(r.Before.Until))
+		s.Coverage(r.Before.Coverage)
+	}
+	if r.History != nil {
+		s.say("what was there before the window is known from %s on:\n", s.instant(r.History.From))
+		s.Coverage(*r.History)
+	}
 }
 
 type summaryView struct {
 	s     *Screen
 	t     *event.Type
 	units units
+}
+
+// groups shows those that were asked for, by columns or networks.
+func (v summaryView) groups(groupBy []string, r *Summary) {
+	key := make([]string, len(groupBy))
+	for i, name := range groupBy {
+		key[i], _, _ = strings.Cut(name, "/")
+	}
+	if len(r.Groups) == 0 {
+		v.s.say("there are no groups\n")
+		return
+	}
+	v.table(key, r.Groups)
+	if more := r.GroupsTotal - len(r.Groups); more > 0 {
+		v.s.say("and %s more (--top)\n", humanize.Comma(int64(more)))
+	}
+	for i, change := range slices.Sorted(maps.Keys(r.Changes)) {
+		if i > 0 {
+			v.s.say(", ")
+		}
+		v.s.say("%s %s", humanize.Comma(int64(r.Changes[change])), change)
+	}
+	if len(r.Changes) > 0 {
+		v.s.say("\n")
+	}
 }
 
 // table shows a line for each group: its key, then its figures, each in a column.
@@ -124,7 +161,7 @@ func (v summaryView) figures(groups []Object, key []string) []string {
 	var names []string
 	for _, g := range groups {
 		for name, value := range g {
-			if !slices.Contains(key, name) && !slices.Contains(names, name) && (name == "count" || value != json.Number("0")) {
+			if !slices.Contains(key, name) && !slices.Contains(names, name) && !isLeftOut(name) && (name == "count" || value != json.Number("0")) {
 				names = append(names, name)
 			}
 		}
@@ -133,22 +170,36 @@ func (v summaryView) figures(groups []Object, key []string) []string {
 	return names
 }
 
-// rank puts the count first, then the counts by state or reason, then the sums, then
-// the rest.
+// isLeftOut tells of what would be too much for a table; JSON has it.
+func isLeftOut(name string) bool {
+	return strings.HasPrefix(name, "before.") && name != "before.count" || strings.HasPrefix(name, "stats.") && strings.HasSuffix(name, ".count")
+}
+
+// How the figures of one column are put in order.
+var statsOrder = []string{"min", "avg", "p50", "p95", "p99", "max"}
+
+// rank puts the count first, then what it was before, the counts by state or reason,
+// the sums, and the rest.
 func (v summaryView) rank(name string) int {
 	const apart = 1000 // more than there are columns or values
 	of, what, _ := strings.Cut(name, ".")
 	switch of {
 	case "count":
 		return 0
+	case "before", "change":
+		return 1
 	case "counts":
 		at, _ := v.t.Column(v.t.Breakdown)
 		return apart + slices.Index(v.t.Columns[at].Values, what)
 	case "sums":
 		at, _ := v.t.Column(what)
 		return 2*apart + at
+	case "stats":
+		column, figure, _ := strings.Cut(what, ".")
+		at, _ := v.t.Column(column)
+		return 3*apart + 10*at + slices.Index(statsOrder, figure)
 	}
-	return 3 * apart
+	return 100 * apart
 }
 
 // flatten gives the members of objects within an object names with dots.
@@ -170,6 +221,10 @@ func label(name string) string {
 		if what, ok := strings.CutPrefix(name, known); ok {
 			return what
 		}
+	}
+	if what, ok := strings.CutPrefix(name, "stats."); ok {
+		column, figure, _ := strings.Cut(what, ".")
+		return figure + "(" + column + ")"
 	}
 	return strings.ReplaceAll(name, ".", " ")
 }
