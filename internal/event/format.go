@@ -10,8 +10,13 @@ import (
 )
 
 // AppendText appends the value of a column as it is printed for people and in
-// CSV, and reports whether there is one.
+// CSV, and reports whether there is one. The column is a position in
+// Type.Shown.
 func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
+	if stored := len(r.Batch.Type.Columns); column >= stored {
+		d := &r.Batch.Type.Derived[column-stored]
+		return d.Append(dst, r, d.from)
+	}
 	kind := r.Batch.Type.Columns[column].Kind
 	switch kind {
 	case KindTime:
@@ -39,16 +44,16 @@ func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
 }
 
 // AppendJSON appends the event as one JSON object without a line end, columns
-// in the order of their declaration, absent ones left out.
+// in the order of Type.Shown, absent ones left out.
 func (r Row) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst, _ = r.AppendText(dst, Time)
 	dst = append(dst, `","type":"`...)
 	dst = append(append(dst, r.Batch.Type.Name...), '"')
-	for i := range r.Batch.Type.Columns[1:] {
-		i++
+	shown := r.Batch.Type.shown
+	for i := 1; i < len(shown); i++ {
 		mark := len(dst)
-		dst = append(append(append(dst, `,"`...), r.Batch.Type.Columns[i].Name...), `":`...)
+		dst = append(append(append(dst, `,"`...), shown[i].Name...), `":`...)
 		var present bool
 		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
@@ -60,7 +65,7 @@ func (r Row) AppendJSON(dst []byte) []byte {
 // TypeField stands for the type's name among positions of columns.
 const TypeField = -1
 
-// AppendFields is AppendJSON with nothing but some columns, in their order.
+// AppendFields is AppendJSON with nothing but some fields, in their order.
 func (r Row) AppendFields(dst []byte, columns []int) []byte {
 	dst = append(dst, '{')
 	begin := len(dst)
@@ -73,7 +78,7 @@ func (r Row) AppendFields(dst []byte, columns []int) []byte {
 			dst = append(append(append(dst, `"type":"`...), r.Batch.Type.Name...), '"')
 			continue
 		}
-		dst = append(append(append(dst, '"'), r.Batch.Type.Columns[i].Name...), `":`...)
+		dst = append(append(append(dst, '"'), r.Batch.Type.shown[i].Name...), `":`...)
 		var present bool
 		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
@@ -84,6 +89,10 @@ func (r Row) AppendFields(dst []byte, columns []int) []byte {
 
 // appendJSONValue reports false, whatever it appended, if the value is absent.
 func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
+	if column >= len(r.Batch.Type.Columns) { // a derived one, which needs no escapes
+		dst, present = r.AppendText(append(dst, '"'), column)
+		return append(dst, '"'), present
+	}
 	switch r.Batch.Type.Columns[column].Kind {
 	case KindInt:
 		return r.AppendText(dst, column)

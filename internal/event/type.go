@@ -70,8 +70,10 @@ type Type struct {
 	Failures   []string // values of Breakdown that tell of trouble
 	Details    []string // columns that tables show in one, behind who and where
 	Columns    []Column // common columns first (see Common), then the type's own
+	Derived    []Derived
 
 	index map[string]int
+	shown []Column
 }
 
 // Positions of the common columns in every Type.Columns.
@@ -148,6 +150,9 @@ func NewType(t Type) (*Type, error) {
 	if t.Weight != "" && !t.hasWeight() {
 		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
 	}
+	if err := t.setDerived(); err != nil {
+		return nil, err
+	}
 	return &t, nil
 }
 
@@ -187,12 +192,12 @@ func (t *Type) Column(name string) (int, bool) {
 	return i, ok
 }
 
-// Fields returns the positions of those columns that the type has, in the order of
+// Fields returns the positions in Shown of those fields that the type has, in the order of
 // their names; "type" becomes TypeField.
 func (t *Type) Fields(names []string) []int {
 	positions := make([]int, 0, len(names))
 	for _, name := range names {
-		if i, ok := t.Column(name); ok {
+		if i, ok := t.Field(name); ok {
 			positions = append(positions, i)
 		} else if name == "type" {
 			positions = append(positions, TypeField)

@@ -93,7 +93,7 @@ func newTable(types []*event.Type, fields []string) (*table, error) {
 	}
 	index := map[string]int{}
 	for _, typ := range types {
-		for _, c := range typ.Columns {
+		for _, c := range typ.Shown() {
 			i, known := index[c.Name]
 			switch {
 			case len(fields) > 0 && !slices.Contains(fields, c.Name):

@@ -1,8 +1,13 @@
 package store
 
-import "github.com/srodi/ebpf-server/internal/event"
+import (
+	"slices"
 
-// columnsOf returns the columns with some names, and time; all if there are none.
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// columnsOf returns the columns that fields with some names are made of, and
+// time; all if there are none.
 func columnsOf(t *event.Type, names []string) []int {
 	if len(names) == 0 {
 		return allColumns(t)
@@ -10,10 +15,11 @@ func columnsOf(t *event.Type, names []string) []int {
 	columns := []int{event.Time}
 	for _, i := range t.Fields(names) {
 		if i > event.Time {
-			columns = append(columns, i)
+			columns = append(columns, t.Sources(i)...)
 		}
 	}
-	return columns
+	slices.Sort(columns)
+	return slices.Compact(columns)
 }
 
 // shown returns a batch in which the columns that nobody asked for are absent.
