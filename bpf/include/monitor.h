@@ -88,3 +88,15 @@ static __always_inline bool has_task_btf(void)
 {
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
+
+/* A pointer as a number. Functions that are not static are verified once, for any
+ * arguments, and not again for each way to each of their calls; but up to Linux 5.11
+ * they take no pointers.
+ */
+static __always_inline u64 address_of(const volatile void *pointer)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
