@@ -46,7 +46,7 @@ struct subject {
 };
 
 /* A copy of that, without what no rule asks. */
-struct features {
+struct compared {
 	struct endpoints ends;
 	u32 known;
 	u64 interface[2];
@@ -55,7 +55,7 @@ struct features {
 	u64 command[2];
 };
 
-_Static_assert(offsetof(struct owner, command) - offsetof(struct owner, uid) == offsetof(struct features, command) - offsetof(struct features, uid),
+_Static_assert(offsetof(struct owner, command) - offsetof(struct owner, uid) == offsetof(struct compared, command) - offsetof(struct compared, uid),
 	       "uid, cgroups and command are copied at once");
 
 #define RULES_OF_PROCESS (RULE_COMMAND | RULE_UID | RULE_CGROUP)
@@ -98,7 +98,7 @@ static __always_inline u64 other_port(u64 port, const volatile struct rule *r)
 	return (below | above) >> 63;
 }
 
-static __always_inline bool matches(const struct features *f, const volatile struct rule *r)
+static __always_inline bool matches(const struct compared *f, const volatile struct rule *r)
 {
 	u64 on = r->conditions;
 	u64 wrong = on & ~f->known;
@@ -118,12 +118,12 @@ static __always_inline bool matches(const struct features *f, const volatile str
 __noinline int rules_leave_out(u64 owner, u64 ends, u64 interface, u32 known)
 {
 	bool included = !includes;
-	struct features f;
+	struct compared f;
 	u32 i;
 
 	bpf_probe_read_kernel(&f.ends, sizeof(f.ends), (void *)ends);
 	bpf_probe_read_kernel(&f.interface, sizeof(f.interface), (void *)interface);
-	bpf_probe_read_kernel(&f.uid, sizeof(f) - offsetof(struct features, uid), (void *)(owner + offsetof(struct owner, uid)));
+	bpf_probe_read_kernel(&f.uid, sizeof(f) - offsetof(struct compared, uid), (void *)(owner + offsetof(struct owner, uid)));
 	f.known = known;
 	for (i = 0; i < MAX_RULES; i++) {
 		if (i >= excludes + includes)
