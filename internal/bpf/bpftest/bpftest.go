@@ -32,6 +32,11 @@ func RequireRoot(t testing.TB) {
 	}
 }
 
+// Emulated tells whether the tests run in a guest of make test-kernels. Its CPUs
+// take turns: one stands still for milliseconds in the middle of whatever the
+// kernel does there, which is when the others see what is half done.
+func Emulated() bool { return os.Getenv("EBPF_SERVER_TEST_EMULATED") != "" }
+
 // Recorder is a sink that keeps everything.
 type Recorder struct {
 	mu       sync.Mutex
