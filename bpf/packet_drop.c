@@ -24,9 +24,9 @@
  *                   it before. It is a keepalive probe, or was sent again too
  *                   early, which the sender's connection counts in retransmits
  *   the overtaken   an ACK without data freed with reason TCP_RFC7323_PAWS_ACK
- *   ACK             or, before Linux 6.15, TCP_RFC7323_PAWS: data that was sent
- *                   after it, by another CPU, has arrived before it and told all
- *                   that it tells. It takes the receiving socket to know that
+ *   ACK             or, where there is no such reason, TCP_RFC7323_PAWS: data that
+ *                   was sent after it, by another CPU, has arrived before it and
+ *                   told all that it tells. The latter takes the receiving socket
  */
 #include "filter.h"
 #include "packet_drop_flood.h"
