@@ -12,10 +12,11 @@
  *                   the receive queue when a connection ends in the ordinary way
  *   the spent ACK   a TCP segment without data or SYN that
  *                   tcp_rcv_state_process, tcp_v4_rcv or tcp_v6_rcv frees with
- *                   reason NOT_SPECIFIED or TCP_CLOSE: an acknowledgement or a
- *                   FIN, already acted upon, to a socket that is closing or in
- *                   TIME_WAIT, or was closed while the segment waited for it;
- *                   not one to a listener, which has no room for the connection.
+ *                   reason NOT_SPECIFIED, TCP_CLOSE or TCP_RFC7323_TW_PAWS: an
+ *                   acknowledgement or a FIN, already acted upon, to a socket that
+ *                   is closing or in TIME_WAIT, or was closed while the segment
+ *                   waited for it; not one to a listener, which has no room for
+ *                   the connection.
  *                   Where the kernel gives no reasons (before 5.17) the place
  *                   alone decides, so that segments of this kind to closed
  *                   ports are left out as well
@@ -41,6 +42,7 @@ const volatile u32 not_specified = 0; /* SKB_DROP_REASON_NOT_SPECIFIED */
 const volatile u32 old_data = 0;      /* SKB_DROP_REASON_TCP_OLD_DATA */
 const volatile u32 old_sequence = 0;  /* SKB_DROP_REASON_TCP_OLD_SEQUENCE */
 const volatile u32 tcp_close = 0;     /* SKB_DROP_REASON_TCP_CLOSE */
+const volatile u32 tw_paws = 0;       /* SKB_DROP_REASON_TCP_RFC7323_TW_PAWS */
 const volatile u32 paws = 0;          /* SKB_DROP_REASON_TCP_RFC7323_PAWS */
 const volatile u32 paws_ack = 0;      /* SKB_DROP_REASON_TCP_RFC7323_PAWS_ACK */
 
@@ -93,7 +95,9 @@ static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location
 	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
 	u32 numbers;
 
-	if ((reason != not_specified && !(tcp_close && reason == tcp_close)) || !is_in(location, receivers))
+	if (reason != not_specified && !(tcp_close && reason == tcp_close) && !(tw_paws && reason == tw_paws))
+		return false;
+	if (!is_in(location, receivers))
 		return false;
 	if (receiver && BPF_CORE_READ(receiver, __sk_common.skc_state) == TCP_LISTEN)
 		return false;

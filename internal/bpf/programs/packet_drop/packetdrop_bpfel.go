@@ -207,6 +207,7 @@ const (
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
 	packetDropVarTcpClose              = "tcp_close"
+	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
@@ -295,6 +296,7 @@ type packetDropVariableSpecs struct {
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	TcpClose              *ebpf.VariableSpec `ebpf:"tcp_close"`
+	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
@@ -371,6 +373,7 @@ type packetDropVariables struct {
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
 	TcpClose              *ebpf.Variable `ebpf:"tcp_close"`
+	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }
