@@ -63,6 +63,8 @@ struct {
 	__type(value, u8);
 } told_cgroups SEC(".maps");
 
+#ifndef MAPS_ALONE
+
 static __always_inline bool add_name(struct named *n, const char *name)
 {
 	u32 at = n->path_length;
@@ -217,3 +219,5 @@ static __always_inline void tell_names(const struct process *process, const stru
 	if (!told || *told != cgroup_id)
 		tell_new_names(address_of(task), address_of(node));
 }
+
+#endif /* MAPS_ALONE */
