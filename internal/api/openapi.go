@@ -22,6 +22,8 @@ import (
 const (
 	schemas       = "#/components/schemas/"
 	anySummary    = "/api/{collection}/summary" // stands for one path per type in the comments
+	anyStory      = "/api/{collection}/{id}"    // and these for one per type with a life
+	anyOpen       = "/api/{collection}/at"
 	bearerScheme  = "token"
 	mimeJSON      = "application/json"
 	mimeProblem   = "application/problem+json"
@@ -53,6 +55,7 @@ func OpenAPI(version string, types []*event.Type) ([]byte, error) {
 	describeToken(doc)
 	describeEvents(doc, types)
 	describeSummaries(doc, types)
+	describeLives(doc, types)
 	for _, item := range doc.Paths.Map() {
 		for _, op := range item.Operations() {
 			fixProblems(op)
@@ -240,14 +243,9 @@ func describeSummaries(doc *openapi3.T, types []*event.Type) {
 	}
 }
 
-// describeGroups describes what a Group writes as JSON, which its Go fields do
-// not tell: the figures that a Bucket has, beside columns instead of a time.
+// describeGroups says what the Go fields of a Group do not tell.
 func describeGroups(doc *openapi3.T) {
-	group := doc.Components.Schemas["Group"].Value
-	group.Description = "The columns that the group shares, under their own names, and the figures of its events."
-	group.Properties = maps.Clone(doc.Components.Schemas["Bucket"].Value.Properties)
-	delete(group.Properties, "time")
-	delete(doc.Components.Schemas, "KeyValue")
+	doc.Components.Schemas["Group"].Value.Description = "The columns that the group shares, under their own names (time: when the interval begins), and the figures of its events."
 }
 
 // summaryBody is the object that POST takes: the parameters of GET, with the

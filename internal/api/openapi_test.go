@@ -102,7 +102,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		if route.Path == "/" || strings.HasPrefix(route.Path, "/docs") {
 			continue // pages for people
 		}
-		if item := doc.Paths.Value(strings.Replace(route.Path, ":id", "{id}", 1)); item == nil || item.GetOperation(route.Method) == nil {
+		if item := doc.Paths.Value(regexp.MustCompile(`:(\w+)`).ReplaceAllString(route.Path, "{$1}")); item == nil || item.GetOperation(route.Method) == nil {
 			t.Errorf("%s %s is served but not described", route.Method, route.Path)
 		}
 	}
@@ -112,10 +112,11 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			continue // TestPins, TestSnapshot and TestStream ask these
 		}
 		for method, op := range item.Operations() {
-			query, body := "?since=2024-11-21T03:12:00Z&interval=1w&group_by=command", ""
+			query, body := "?since=2024-11-21T03:12:00Z&interval=1w&group_by=command&stats=pid&distinct=pid&compare=-2w", ""
 			if !strings.HasSuffix(path, "/summary") {
 				query = ""
 			}
+			path := strings.Replace(path, "{connection_id}", "3f2a-4", 1)
 			if method == http.MethodPost {
 				query, body = "", `{"since":0,"pid":[100,101]}`
 				matches(t, op.RequestBody.Value.Content[mimeJSON].Schema, []byte(body))
@@ -129,6 +130,8 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			matches(t, op.Responses.Default().Value.Content[mimeProblem].Schema, request(t, method, base+path+"?colour=red", "", http.StatusBadRequest))
 		}
 	}
+	first := doc.Paths.Value("/api/connections/summary").Get.Responses.Value("200").Value.Content[mimeJSON].Schema
+	matches(t, first, get(t, base+"/api/connections/summary?since=2024-11-21T03:12:00Z&first_seen=destination_ip", http.StatusOK))
 	line := doc.Paths.Value("/api/events").Get.Responses.Value("200").Value.Content[mimeNDJSON].Schema
 	for _, event := range bytes.Split(bytes.TrimSpace(get(t, base+"/api/events?format=ndjson", http.StatusOK)), []byte("\n")) {
 		matches(t, line, event)

@@ -37,6 +37,8 @@ const (
 type Store interface {
 	Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error)
 	Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error)
+	Story(ctx context.Context, q query.Story, yield func(event.Row) error) (query.Told, error)
+	At(ctx context.Context, q query.At, yield func(query.Open) error) (query.Opened, error)
 	Status() query.Status
 	Storage
 }
@@ -162,6 +164,10 @@ func (s *Server) routes() {
 		path := "/api/" + t.Collection + "/summary"
 		s.echo.GET(path, s.getSummary(t), s.limit)
 		s.echo.POST(path, s.postSummary(t), s.limit)
+		if t.Life != nil {
+			s.echo.GET("/api/"+t.Collection+"/at", s.openAt(t), s.limit)
+			s.echo.GET("/api/"+t.Collection+"/:"+t.Life.ID, s.story(t), s.limit)
+		}
 	}
 	s.echo.GET("/api/storage", s.storage)
 	s.echo.GET("/api/storage/snapshot", s.snapshot)

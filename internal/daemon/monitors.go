@@ -222,3 +222,17 @@ func (c current) Summary(ctx context.Context, q query.Summary) (*query.SummaryRe
 	}
 	return c.Store.Summary(ctx, q)
 }
+
+func (c current) Story(ctx context.Context, q query.Story, yield func(event.Row) error) (query.Told, error) {
+	if err := c.monitors.drain(ctx); err != nil {
+		return query.Told{}, err
+	}
+	return c.Store.Story(ctx, q, yield)
+}
+
+func (c current) At(ctx context.Context, q query.At, yield func(query.Open) error) (query.Opened, error) {
+	if err := c.monitors.drain(ctx); err != nil {
+		return query.Opened{}, err
+	}
+	return c.Store.At(ctx, q, yield)
+}

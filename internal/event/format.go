@@ -122,6 +122,9 @@ func ParseIP(text string) (string, error) {
 	return string(ip.Unmap().AsSlice()), nil
 }
 
+// FormatID returns an id as it is printed.
+func FormatID(scope string, n int64) string { return scope + "-" + strconv.FormatUint(uint64(n), 16) }
+
 // ParseID reads an id as it is printed: its scope and number.
 func ParseID(text string) (scope string, n int64, err error) {
 	cut := strings.LastIndexByte(text, '-')

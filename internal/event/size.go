@@ -2,8 +2,11 @@ package event
 
 import "unsafe"
 
-// mapEntry is about what a value takes in Vector.index.
-const mapEntry = 48
+// About what Vector.index takes, and each value in it.
+const (
+	smallMap = 250
+	mapEntry = 30
+)
 
 // Size returns about how many bytes of memory a batch takes.
 func (b *Batch) Size() int {
@@ -13,7 +16,10 @@ func (b *Batch) Size() int {
 		if v.absent { // its memory is that of all absent columns
 			continue
 		}
-		size += 8*cap(v.Ints) + cap(v.Valid) + 4*cap(v.Codes) + int(unsafe.Sizeof(""))*cap(v.Dict) + mapEntry*len(v.index)
+		size += 8*cap(v.Ints) + cap(v.Valid) + 4*cap(v.Codes) + int(unsafe.Sizeof(""))*cap(v.Dict)
+		if v.index != nil {
+			size += smallMap + mapEntry*len(v.index)
+		}
 		for _, s := range v.Dict {
 			size += len(s)
 		}

@@ -71,6 +71,8 @@ type Type struct {
 	Details    []string // columns that tables show in one, behind who and where
 	Columns    []Column // common columns first (see Common), then the type's own
 	Derived    []Derived
+	Life       *Life // nil: its events stand alone
+	Ends       *Ends // nil: they are not between two
 
 	index  map[string]int
 	fields []Column // see Fields
@@ -153,7 +155,7 @@ func NewType(t Type) (*Type, error) {
 	if err := t.setDerived(); err != nil {
 		return nil, err
 	}
-	return &t, nil
+	return &t, t.checkLife()
 }
 
 // checkNamed looks at the columns that the declaration names.

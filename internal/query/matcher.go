@@ -27,7 +27,7 @@ type ColumnMatcher struct {
 	texts       map[string]struct{} // KindString
 	beginnings  []string            // of a KindString
 	networks    []netip.Prefix      // KindIP
-	printed     []string            // of them, if all are single addresses
+	printed     []string            // of them, if all are single addresses; of ids all
 	ids         map[id]struct{}     // KindID
 }
 
@@ -117,6 +117,7 @@ func (c *ColumnMatcher) add(w wanted) {
 		}
 	case event.KindID:
 		c.ids = with(c.ids, id{w.text, w.number})
+		c.printed = append(c.printed, event.FormatID(w.text, w.number))
 	}
 }
 
@@ -234,8 +235,8 @@ func (c *ColumnMatcher) Text(s string) bool {
 	return false
 }
 
-// Printed returns the addresses that a filter of a KindIP column names as they are
-// printed; none if it names networks too.
+// Printed returns the wanted addresses of a KindIP column, or the wanted ids of
+// a KindID column, as they are printed; none if networks are wanted too.
 func (c *ColumnMatcher) Printed() []string { return c.printed }
 
 // ID looks at a value of a KindID column.

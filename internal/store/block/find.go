@@ -1,11 +1,13 @@
 package block
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
 	"sort"
+	"strings"
 	"unsafe"
 
 	"github.com/parquet-go/parquet-go/format"
@@ -20,7 +22,7 @@ type Filter interface {
 	Not() bool                     // wanted is what the others refuse, and absent values
 	Number(n int64) bool           // of a KindInt
 	Text(s string) bool            // of a KindString, or the bytes of a KindIP; s is good for the call
-	Printed() []string             // of a KindIP: the only ones, as they are printed; none: see Text
+	Printed() []string             // of a KindIP or KindID: the only ones, as they are printed; none: see Text and ID
 	ID(scope string, n int64) bool // of a KindID
 }
 
@@ -143,11 +145,14 @@ func (c *column) scanNamed(f Filter, all, first, end int, s *scratch) (rows []in
 			return nil
 		}
 		s.rows = s.rows[:0]
-		if p.encoding == format.RLEDictionary {
+		switch some, err := c.mayHave(p, f, s); {
+		case err != nil:
+			return err
+		case p.encoding == format.RLEDictionary:
 			if err := c.scanIndexes(p, wanted, s); err != nil {
 				return err
 			}
-		} else {
+		case some:
 			v := c.vector(p.rows)
 			if err := c.decode(&v, p, &ids, s); err != nil {
 				return err
@@ -168,6 +173,27 @@ func (c *column) scanNamed(f Filter, all, first, end int, s *scratch) (rows []in
 	})
 	return rows, err
 }
+
+// mayHave tells cheaply whether a page of ids may have one that is wanted: most
+// have none, and to look for a text in all of it takes a fraction of the time of
+// reading each.
+func (c *column) mayHave(p *page, f Filter, s *scratch) (bool, error) {
+	printed := f.Printed()
+	if c.kind != event.KindID || p.encoding != format.Plain || p.rows == p.nulls || len(printed) == 0 || len(printed) > fewIDs {
+		return true, nil
+	}
+	values, err := c.values(p, s)
+	for _, id := range printed {
+		_, number, _ := strings.Cut(id, "-") // all have the same scope, which would only hold up
+		if bytes.Contains(values, []byte(number)) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// fewIDs are looked for one after the other.
+const fewIDs = 8
 
 // scanIndexes sets s.rows to those rows of a page whose values are wanted.
 func (c *column) scanIndexes(p *page, wanted []bool, s *scratch) error {

@@ -4,6 +4,8 @@
 package connection
 
 import (
+	"time"
+
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -63,6 +65,17 @@ var Type = event.MustType(event.Type{
 	Top:        []string{"command", "destination_ip"},
 	Details:    []string{"direction", "error", "duration_ns", "bytes_sent", "bytes_received", "retransmits", "reset_by", "container_name", "k8s_pod"},
 	Derived:    []event.Derived{event.CommunityID()},
+	Life: &event.Life{
+		ID:       "connection_id",
+		Begins:   event.Mark{Column: "state", Value: "established"},
+		Ends:     event.Mark{Column: "state", Value: "closed"},
+		Found:    event.Mark{Column: "attribution", Value: "existing"},
+		Duration: "duration_ns",
+		Attempt:  3 * time.Minute, // connect() tries for 127 s by default (tcp_syn_retries)
+	},
+	Ends: &event.Ends{
+		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
+	},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
 		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+)
+
+// At hands what was open at a moment to yield, at most as many as the limit: of
+// what began in the recording that the moment is in, and had not ended. Where
+// the moment is in no recording, that is the end of the one before.
+//
+// It looks at the id and the state of every event of that recording up to the
+// moment, day by day, and remembers what is open.
+func (s *Store) At(ctx context.Context, q query.At, yield func(query.Open) error) (answer query.Opened, err error) {
+	if err := q.Validate(); err != nil {
+		return answer, err
+	}
+	q.Type = s.own(q.Type)
+	c := &census{s: s, ctx: ctx, q: q, open: map[thing]int64{}}
+	if err := c.begin(&answer); err != nil {
+		return answer, err
+	}
+	if err := c.takeAll(); err != nil {
+		return answer, err
+	}
+	answer.Total = len(c.open)
+	chosen := c.choose()
+	rows, err := c.rows(chosen)
+	if err != nil {
+		return answer, err
+	}
+	ages, err := c.ages(rows)
+	if err != nil {
+		return answer, err
+	}
+	for _, id := range chosen {
+		row, ok := rows[id]
+		if !ok {
+			continue // retention took it meanwhile
+		}
+		age, known := ages[id]
+		if err := yield(query.Open{Row: row, Age: time.Duration(age), AgeKnown: known}); err != nil {
+			return answer, err
+		}
+	}
+	return answer, s.view(func(v *view) (err error) {
+		window := query.Window{Since: time.Unix(0, c.recording.from).UTC(), Until: answer.Time}
+		if c.recording.from == allTime.from { // nobody watched
+			window.Since = answer.Time.Add(-1)
+		}
+		answer.Coverage, err = v.coverage([]*event.Type{q.Type}, window)
+		return err
+	})
+}
+
+// begin finds the recording, and its part up to the moment.
+func (c *census) begin(answer *query.Opened) error {
+	return c.s.view(func(v *view) (err error) {
+		if answer.Time = c.q.Time; answer.Time.IsZero() {
+			answer.Time = v.now
+		}
+		_, at := query.Window{Until: answer.Time}.Bounds()
+		if c.recording, err = v.recordingAt(c.q.Type.Name, at); err != nil {
+			return err
+		}
+		answer.AsOf = time.Unix(0, c.recording.until).UTC()
+		c.in = span{c.recording.after, c.recording.until + 1}
+		if c.in.from != allTime.from {
+			c.in.from++
+		}
+		c.days, err = v.days(c.q.Type, c.in)
+		return err
+	})
+}
+
+// choose returns the ids of those to be told of, in order.
+func (c *census) choose() []string {
+	all := slices.Collect(maps.Keys(c.open))
+	slices.SortFunc(all, func(a, b thing) int {
+		order := cmp.Or(cmp.Compare(c.open[a], c.open[b]), cmp.Compare(a.number, b.number))
+		if !c.q.Ascending {
+			order = -order
+		}
+		return order
+	})
+	ids := make([]string, 0, min(len(all), c.q.Limit))
+	c.times = make(map[string]int64, cap(ids))
+	for _, t := range all[:cap(ids)] {
+		id := event.FormatID(c.scopes[t.scope], t.number)
+		ids = append(ids, id)
+		c.times[id] = c.open[t]
+	}
+	return ids
+}
+
+// rows reads the events with which some began. Those of an hour are likely in
+// one block, and are read together.
+func (c *census) rows(ids []string) (map[string]event.Row, error) {
+	life, id := c.q.Type.Life, c.q.Type.MustColumn(c.q.Type.Life.ID)
+	hours := map[int64][]string{}
+	for _, id := range ids {
+		hour := hourOf(c.times[id])
+		hours[hour] = append(hours[hour], id)
+	}
+	rows := make(map[string]event.Row, len(ids))
+	for _, ids := range hours {
+		in := span{c.times[ids[0]], c.times[ids[0]] + 1}
+		for _, id := range ids {
+			in = span{min(in.from, c.times[id]), max(in.until, c.times[id]+1)}
+		}
+		search := c.s.newSearch(c.ctx, query.Events{Types: []*event.Type{c.q.Type}, Window: in.window(), Ascending: true, Filters: query.Filters{
+			{Column: life.ID, Values: ids}, {Column: life.Begins.Column, Values: []string{life.Begins.Value}},
+		}})
+		found, err := search.step(2*len(ids) + 1)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			text, _ := f.AppendText(nil, id)
+			rows[string(text)] = f.Row
+		}
+	}
+	return rows, nil
+}
+
+// ages returns how long they had been open, where that is known. What was found
+// when the recording began may have been seen to begin in an earlier one.
+func (c *census) ages(rows map[string]event.Row) (map[string]int64, error) {
+	life := c.q.Type.Life
+	ages := make(map[string]int64, len(rows))
+	var found []string
+	for id, row := range rows {
+		if life.Found.Has(row) {
+			found = append(found, id)
+		} else {
+			ages[id] = c.recording.until - row.Time()
+		}
+	}
+	if len(found) == 0 || c.recording.bootID == "" {
+		return ages, nil
+	}
+	before := span{until: c.in.from}
+	err := c.s.view(func(v *view) (err error) {
+		before.from, err = v.bootBegan(c.q.Type.Name, c.recording.bootID)
+		return err
+	})
+	if err != nil || before.from >= before.until-1 {
+		return ages, err
+	}
+	id := c.q.Type.MustColumn(life.ID)
+	filters := query.Filters{{Column: life.ID, Values: found}, {Column: life.Begins.Column, Values: []string{life.Begins.Value}}}
+	t := tale{s: c.s, ctx: c.ctx}
+	return ages, t.each(c.q.Type, before.window(), filters, false, len(found), func(r event.Row) bool {
+		if !life.Found.Has(r) {
+			text, _ := r.AppendText(nil, id)
+			ages[string(text)] = c.recording.until - r.Time()
+		}
+		return len(ages) < len(rows)
+	})
+}

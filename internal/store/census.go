@@ -1,0 +1,262 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
+)
+
+// census finds out what is open. Events need not be looked at in order of time:
+// open is what has an event of its beginning and none of its end.
+type census struct {
+	s         *Store
+	ctx       context.Context
+	q         query.At
+	recording recorded
+	in        span // of events that are looked at
+	days      []int64
+	times     map[string]int64 // of those that were chosen, by their ids
+
+	mu     sync.Mutex // for all below
+	scopes []string   // of ids
+	open   map[thing]int64
+	// ended are those whose beginning was not met so far. It can only be on the
+	// same day or before, and so they are forgotten after each day.
+	ended map[thing]struct{}
+}
+
+// thing is what an id names.
+type thing struct {
+	scope  int // place in scopes
+	number int64
+}
+
+// takeAll looks at everything, each day in a view of its own: events move only
+// within a day.
+func (c *census) takeAll() error {
+	matcher := c.q.Filters.Compile(c.q.Type)
+	if matcher.Nothing() {
+		return nil
+	}
+	takers := make([]*censusTaker, processors())
+	for i := range takers {
+		takers[i] = newCensusTaker(c, matcher)
+	}
+	for _, day := range c.days {
+		c.ended = map[thing]struct{}{}
+		err := c.s.view(func(v *view) error {
+			tasks, err := c.tasks(v, day)
+			if err != nil {
+				return err
+			}
+			return inParallel(len(takers), len(tasks), func(worker, task int) error {
+				if err := c.ctx.Err(); err != nil {
+					return err
+				}
+				return tasks[task](takers[worker])
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tasks are the blocks, chunks and batches with events of a day.
+func (c *census) tasks(v *view, day int64) (tasks []func(*censusTaker) error, err error) {
+	whole := segment{day, hoursOfDay}.span()
+	visible, err := v.visible(c.q.Type.Name, span{max(whole.from, c.in.from), min(whole.until, c.in.until)})
+	if err != nil {
+		return nil, err
+	}
+	segments, err := segmentsIn(v.tx, c.q.Type.Name, day, hoursOfDay)
+	if err != nil {
+		return nil, err
+	}
+	for _, in := range visible {
+		for _, g := range segments {
+			err := v.blocks(c.q.Type, g, in, nil, func(b storedBlock) error {
+				v.fetch(&b)
+				tasks = append(tasks, func(n *censusTaker) error { return n.block(b, in) })
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		err := forEachHour(v.tx, c.q.Type.Name, func(hour int64, h hourRecord) error {
+			if !in.overlaps(h.min, h.max) {
+				return nil
+			}
+			return v.chunks(c.q.Type.Name, hour, in, func(_ int64, _ chunkHeader, value []byte) error {
+				tasks = append(tasks, func(n *censusTaker) error { return n.chunk(value, in) })
+				return nil
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+		v.batches(c.q.Type.Name, func(m memoryBatch) {
+			if in.overlaps(m.min, m.max) {
+				tasks = append(tasks, func(n *censusTaker) error { n.batch(m.Batch, in); return nil })
+			}
+		})
+	}
+	return tasks, nil
+}
+
+// censusTaker is what a goroutine takes a census with.
+type censusTaker struct {
+	*census
+	matcher          query.Matcher
+	columns          []int
+	id, begins, ends int // columns
+
+	slots  []int32 // of a hash table of the rows with a beginning: the row and 1, or 0
+	begun  []int32 // these rows
+	over   []bool  // by row: the end is here as well
+	wanted []bool  // by row: the filters let it through
+	rest   []int32 // rows with an end whose beginning is not here
+	rows   []int32
+}
+
+// tableBits makes a hash table of twice as many slots as a block has events.
+const tableBits = 17
+
+func newCensusTaker(c *census, matcher query.Matcher) *censusTaker {
+	life := c.q.Type.Life
+	n := &censusTaker{census: c, matcher: matcher, slots: make([]int32, 1<<tableBits)}
+	n.id, n.begins, n.ends = c.q.Type.MustColumn(life.ID), c.q.Type.MustColumn(life.Begins.Column), c.q.Type.MustColumn(life.Ends.Column)
+	n.columns = append([]int{event.Time, n.id, n.begins, n.ends}, matcher.Columns()...)
+	return n
+}
+
+func (n *censusTaker) block(stored storedBlock, in span) error {
+	var b *event.Batch
+	err := n.s.readBlock(stored, n.q.Type, func(opened *block.Block) (err error) {
+		first, end := 0, opened.Rows()
+		if stored.min < in.from || stored.max >= in.until {
+			if first, end, err = opened.Between(in.from, in.until); err != nil {
+				return err
+			}
+		}
+		b, err = opened.ReadRange(n.columns, first, end)
+		return err
+	})
+	if errors.Is(err, errDamaged) { // it is left out, and the coverage says so
+		return nil
+	}
+	if err == nil {
+		n.batch(b, in)
+	}
+	return err
+}
+
+func (n *censusTaker) chunk(value []byte, in span) error {
+	k, err := n.s.codec.open(value, n.s.schemas)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.q.Type.Name, err)
+	}
+	b, err := k.batch(n.q.Type, n.columns)
+	if err == nil {
+		n.batch(b, in)
+	}
+	return err
+}
+
+// batch finds what begins or ends here and not both, and adds it to the census.
+func (n *censusTaker) batch(b *event.Batch, in span) {
+	rows := b.Len()
+	for first := 0; first < rows; first += block.MaxRows { // what the table has room for
+		n.some(b, in, first, min(rows, first+block.MaxRows))
+	}
+}
+
+func (n *censusTaker) some(b *event.Batch, in span, first, end int) {
+	ids, times := &b.Columns[n.id], b.Columns[event.Time].Ints
+	begins, ends := codeOf(&b.Columns[n.begins], n.q.Type.Life.Begins), codeOf(&b.Columns[n.ends], n.q.Type.Life.Ends)
+	clear(n.slots)
+	n.begun, n.rest = n.begun[:0], n.rest[:0]
+	n.over, n.wanted = sizedClear(n.over, b.Len()), sizedClear(n.wanted, b.Len())
+	for row := first; row < end; row++ {
+		if times[row] < in.from || times[row] >= in.until || ids.Codes[row] == 0 {
+			continue
+		}
+		if b.Columns[n.begins].Codes[row] == begins && begins != 0 {
+			n.slots[n.slot(ids, row)] = int32(row) + 1
+			n.begun = append(n.begun, int32(row))
+		}
+	}
+	for row := first; row < end; row++ {
+		if b.Columns[n.ends].Codes[row] != ends || ends == 0 || times[row] < in.from || times[row] >= in.until || ids.Codes[row] == 0 {
+			continue
+		}
+		if begun := n.slots[n.slot(ids, row)]; begun != 0 {
+			n.over[begun-1] = true
+		} else {
+			n.rest = append(n.rest, int32(row))
+		}
+	}
+	n.rows = n.matcher.Select(b, in.window(), n.rows[:0])
+	for _, row := range n.rows {
+		n.wanted[row] = true
+	}
+	n.add(ids, times)
+}
+
+// add adds what is left over to the census.
+func (n *censusTaker) add(ids *event.Vector, times []int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	scopes := make([]int, len(ids.Dict))
+	for i, scope := range ids.Dict {
+		if scopes[i] = slices.Index(n.scopes, scope); scopes[i] < 0 {
+			scopes[i] = len(n.scopes)
+			n.scopes = append(n.scopes, scope)
+		}
+	}
+	of := func(row int32) thing { return thing{scopes[ids.Codes[row]-1], ids.Ints[row]} }
+	for _, row := range n.begun {
+		// One that was found by two runs has two beginnings.
+		if n.over[n.slots[n.slot(ids, int(row))]-1] || !n.wanted[row] {
+			continue
+		}
+		if _, over := n.ended[of(row)]; !over {
+			n.open[of(row)] = times[row]
+		}
+	}
+	for _, row := range n.rest {
+		delete(n.open, of(row))
+		n.ended[of(row)] = struct{}{}
+	}
+}
+
+// slot returns that of a row with the same id, or else a free one.
+func (n *censusTaker) slot(ids *event.Vector, row int) int {
+	const golden = 0x9e3779b97f4a7c15 // spreads numbers that follow each other
+	at := int(uint64(ids.Ints[row]) * golden >> (64 - tableBits))
+	for {
+		other := int(n.slots[at]) - 1
+		if other < 0 || ids.Ints[other] == ids.Ints[row] && ids.Codes[other] == ids.Codes[row] {
+			return at
+		}
+		at = (at + 1) & (1<<tableBits - 1)
+	}
+}
+
+// codeOf returns the code that a mark has in a column; 0: no event has it.
+func codeOf(v *event.Vector, m event.Mark) uint32 { return uint32(slices.Index(v.Dict, m.Value) + 1) }
+
+// sizedClear returns n zeros, in the same memory if there is room.
+func sizedClear(s []bool, n int) []bool {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
+}
