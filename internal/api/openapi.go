@@ -127,7 +127,7 @@ func eventSchema(t *event.Type) *openapi3.Schema {
 	kind := openapi3.NewStringSchema().WithEnum(t.Name)
 	kind.Description = "Type of the event."
 	schema.WithProperty("type", kind)
-	for _, c := range t.Fields() {
+	for _, c := range t.Shown() {
 		schema.WithProperty(c.Name, columnSchema(c))
 	}
 	return schema
@@ -190,12 +190,12 @@ func addFilters(op *openapi3.Operation, types []*event.Type) {
 		var schema *openapi3.Schema
 		var owners []string
 		for _, t := range types {
-			i, ok := t.Column(name)
+			i, ok := t.Field(name)
 			if !ok {
 				continue
 			}
 			owners = append(owners, t.Name)
-			mine := filterSchema(t.Columns[i])
+			mine := filterSchema(t.Shown()[i])
 			if schema == nil {
 				schema = mine
 			}
@@ -255,7 +255,7 @@ func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaT
 	operated.Description = "A value, or a list of values, of a column with an operator behind its name: command!=, or of numbers also <, <=, > and >=."
 	filters := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
 	filters.Description = "A value, or a list of values, for each of some columns, or under absent and present a list of columns. All of it is also taken outside of this object."
-	for _, c := range t.Columns {
+	for _, c := range t.Shown() {
 		if c.Kind == event.KindTime {
 			continue
 		}
