@@ -1,5 +1,6 @@
 // Package format writes events in the formats that other programs read (NDJSON,
-// CSV, Parquet) and reads them back. The names of fields are those of the API.
+// CSV, Parquet) and reads them back, with the names of the API; and connections as
+// the conn.log of Zeek.
 package format
 
 import (
@@ -8,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -24,9 +26,10 @@ const (
 	NDJSON  = "ndjson"
 	CSV     = "csv"
 	Parquet = "parquet"
+	Zeek    = "zeek"
 )
 
-// Names are the formats that can be written.
+// Names are the formats of events of any types; Zeek is of connections alone.
 var Names = []string{NDJSON, CSV, Parquet}
 
 // NewWriter returns a writer of events of the given types, with some of their
@@ -39,8 +42,10 @@ func NewWriter(w io.Writer, name string, types []*event.Type, fields ...string) 
 		return newCSVWriter(w, types, fields)
 	case Parquet:
 		return newParquetRows(w, types, fields)
+	case Zeek:
+		return newZeekWriter(w, time.Now())
 	}
-	return nil, fmt.Errorf("format %q is not known (known are %s)", name, strings.Join(Names, ", "))
+	return nil, fmt.Errorf("format %q is not known (known are %s and %s)", name, strings.Join(Names, ", "), Zeek)
 }
 
 // JSON returns what appends an event as a JSON object, with some of its fields or
