@@ -22,11 +22,15 @@ func exportCommand() *cobra.Command {
 	var from whom
 	var what which
 	var name string
-	c := command("export [FILE]", "Write events as NDJSON, CSV or Parquet",
+	c := command("export [FILE] [FILTER...]", "Write events as NDJSON, CSV or Parquet",
 		`Writes events, oldest first, to a file or to standard output. The format is that
 of --output, or what the file's name ends in, or NDJSON. A row group of Parquet has
-events of one type only; those of a type are oldest first.`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+events of one type only; those of a type are oldest first. Filters are as for events.`,
+		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
+			args, err := what.takeFilters(args)
+			if err != nil {
+				return err
+			}
 			source, types, done, err := from.events(cmd, what)
 			if err != nil {
 				return err

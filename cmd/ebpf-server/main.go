@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"github.com/srodi/ebpf-server/internal/api/client"
 	"github.com/srodi/ebpf-server/internal/memory"
 )
 
@@ -25,6 +27,16 @@ func main() {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(os.Stderr, "ebpf-server: %s\n", strings.TrimSuffix(line, "\n"))
 		}
-		os.Exit(1)
+		os.Exit(status(err))
 	}
+}
+
+// status is 2 where the question was wrong, and 1 for everything else that fails.
+func status(err error) int {
+	var usage usageError
+	var refusal client.Refusal
+	if errors.As(err, &usage) || errors.As(err, &refusal) {
+		return 2
+	}
+	return 1
 }

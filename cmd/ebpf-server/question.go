@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -45,6 +46,28 @@ type which struct {
 	types        []string
 	since, until string
 	columns      map[string]*[]string
+	filters      map[string][]string // those that came as arguments
+}
+
+// takeFilters reads the arguments that are filters, and returns the others: at most
+// one.
+func (w *which) takeFilters(args []string) (rest []string, err error) {
+	w.filters = map[string][]string{}
+	for _, arg := range args {
+		if !strings.ContainsAny(arg, "=<>") {
+			rest = append(rest, arg)
+			continue
+		}
+		key, value, err := query.SplitFilter(arg)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		w.filters[key] = append(w.filters[key], value)
+	}
+	if len(rest) > 1 {
+		return nil, usageError{fmt.Errorf("%q is no filter, and one file is named already: %s", rest[1], rest[0])}
+	}
+	return rest, nil
 }
 
 func (w *which) addFlags(flags *pflag.FlagSet) {
@@ -97,12 +120,21 @@ func (w *which) parameters() url.Values {
 	if w.until != "" {
 		p.Set("until", w.until)
 	}
-	for name, values := range w.columns {
-		for _, value := range *values {
-			p.Add(name, value)
-		}
+	for name, values := range w.wanted() {
+		p[name] = values
 	}
 	return p
+}
+
+// wanted are the filters, from flags and arguments.
+func (w *which) wanted() map[string][]string {
+	wanted := maps.Clone(w.filters)
+	for name, values := range w.columns {
+		if len(*values) > 0 {
+			wanted[name] = append(wanted[name], *values...)
+		}
+	}
+	return wanted
 }
 
 // query is the same for a file.
@@ -119,17 +151,21 @@ func (w *which) query(types []*event.Type) (q query.Events, err error) {
 			return q, fmt.Errorf("%s: %w", end.flag, err)
 		}
 	}
-	wanted := map[string][]string{}
-	for name, values := range w.columns {
-		if len(*values) > 0 {
-			wanted[name] = *values
-		}
-	}
-	q.Filters, err = query.ParseFilters(types, wanted)
+	q.Filters, err = query.ParseFilters(types, w.wanted())
 	return q, err
 }
 
 // command is a verb: cobra prints neither errors nor usage, main does.
 func command(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: run, SilenceUsage: true, SilenceErrors: true}
+	return &cobra.Command{Use: use, Short: short, Long: long, Args: usage(args), RunE: run, SilenceUsage: true, SilenceErrors: true}
+}
+
+// usage makes wrong arguments mistakes of the user.
+func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
 }

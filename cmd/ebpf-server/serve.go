@@ -16,7 +16,7 @@ func serveCommand() *cobra.Command {
 file and answers questions about any window of time over a REST API.
 
 Without a verb it records and serves; that needs root to start.`,
-		Args:          cobra.NoArgs,
+		Args:          usage(cobra.NoArgs),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -25,6 +25,8 @@ Without a verb it records and serves; that needs root to start.`,
 		},
 	}
 	config.AddFlags(root.Flags())
-	root.AddCommand(checkCommand(), exportCommand(), importCommand(), migrateCommand(), sampleCommand(), snapshotCommand(), storageCommand(), versionCommand())
+	root.AddCommand(checkCommand(), eventsCommand(), exportCommand(), importCommand(), manCommand(root), migrateCommand(), programsCommand(),
+		sampleCommand(), snapshotCommand(), storageCommand(), summaryCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }

@@ -49,8 +49,29 @@ func TestEvents(t *testing.T) {
 		{name: "HEAD", method: "HEAD", url: "/api/events", status: 200},
 		{name: "json in spite of Accept", url: "/api/events?format=json", headers: map[string]string{"Accept": "application/x-ndjson"}, status: 200, contains: []string{`"count":14`}},
 		{name: "curl's Accept", url: "/api/events", headers: map[string]string{"Accept": "*/*"}, status: 200, contains: []string{`"count":14`}},
-		{name: "nothing that there is", url: "/api/events", headers: map[string]string{"Accept": "text/csv, application/xml"}, status: 406, contains: []string{"application/x-ndjson"}},
+		{name: "nothing that there is", url: "/api/events", headers: map[string]string{"Accept": "text/html, application/xml, text/csv;q=0"}, status: 406, contains: []string{"application/x-ndjson, text/csv"}},
 		{name: "format in spite of Accept", url: "/api/events?format=json", headers: map[string]string{"Accept": "text/csv"}, status: 200, contains: []string{`"count":14`}},
+
+		{name: "not", url: "/api/events?state!=closed&type=connection", status: 200, contains: []string{`"count":2`}},
+		{name: "not, also where there is none", url: "/api/events?state!=closed", status: 200, contains: []string{`"count":6`}},
+		{name: "range", url: "/api/events?bytes_sent>=20&bytes_sent<0.04kB", status: 200, contains: []string{`"count":2`}},
+		{name: "range, escaped", url: "/api/events?bytes_sent%3E%3D20&bytes_sent%3C40=", status: 200, contains: []string{`"count":2`}},
+		{name: "beginning", url: "/api/events?command=c*", status: 200, contains: []string{`"count":5`}},
+		{name: "absent", url: "/api/events?absent=state,command", status: 200, contains: []string{`"count":4`}},
+		{name: "present", url: "/api/events?present=state&present=pid", status: 200, contains: []string{`"count":10`}},
+		{name: "fields", url: "/api/events?fields=pid,command&fields=type&limit=1&type=connection", status: 200, contains: []string{`"events":[{"pid":109,"command":"sshd","type":"connection"}],`}},
+		{name: "fields of one type", url: "/api/events?fields=drop_reason&command!=curl", status: 200, contains: []string{`{"drop_reason":"NO_SOCKET"},{},{},`}},
+		{name: "total", url: "/api/events?limit=3&total=true&present=pid", status: 200, contains: []string{`"count":3,"total":10,`}},
+		{name: "count as the total", url: "/api/events?limit=3&count=true&present=pid", status: 200, contains: []string{`"count":3,"total":10,`}},
+		{name: "no total", url: "/api/events?limit=3&total=false", status: 200, lacks: []string{"total"}},
+
+		{name: "csv", url: "/api/events?format=csv&type=connection&fields=time,pid,state&limit=2&order=asc", status: 200, contentType: "text/csv",
+			header:   map[string]string{"Content-Disposition": `attachment; filename="events.csv"`},
+			contains: []string{"time,pid,state\n2024-11-21T03:12:00Z,100,closed\n2024-11-21T03:12:01Z,101,closed\n"}},
+		{name: "csv by Accept", url: "/api/events?limit=0", headers: map[string]string{"Accept": "text/*"}, status: 200, contentType: "text/csv", contains: []string{"time,type,pid,command"}},
+		{name: "csv with a problem", url: "/api/events?format=csv&pid=x", status: 400, contains: []string{`"field":"pid"`}},
+		{name: "parquet by Accept", url: "/api/events", headers: map[string]string{"Accept": "application/json;q=0.5, application/vnd.apache.parquet"}, status: 200, contentType: "application/vnd.apache.parquet", contains: []string{"PAR1"}},
+		{name: "json first", url: "/api/events", headers: map[string]string{"Accept": "application/json, text/csv"}, status: 200},
 
 		{name: "ndjson", url: "/api/events?format=ndjson&limit=0&order=asc&type=connection", status: 200, contentType: "application/x-ndjson",
 			contains: []string{`{"time":"2024-11-21T03:12:00Z","type":"connection","pid":100,`, "}\n{"}, lacks: []string{"coverage", "count"}},
@@ -88,8 +109,22 @@ func TestEventsRefusals(t *testing.T) {
 		bad("limit empty", "limit=", "limit", "is empty"),
 		bad("ndjson limit", "format=ndjson&limit=-1", "limit"),
 		bad("order", "order=up", "order", "one of desc, asc"),
-		bad("csv", "format=csv", "format", "one of json, ndjson"),
-		bad("parquet", "format=parquet", "format"),
+		bad("format", "format=xml", "format", "one of json, ndjson, csv, parquet"),
+		bad("format twice", "format=csv&format=csv", "format", "only once"),
+		bad("fields", "fields=command,colour", "fields", "not a column of connection or packet_drop"),
+		bad("fields of another type", "type=packet_drop&fields=state", "fields", "not a column of packet_drop"),
+		bad("fields twice", "fields=pid&fields=pid", "fields", "twice"),
+		bad("fields empty", "fields=", "fields"),
+		bad("total", "total=maybe", "total", "neither true nor false"),
+		bad("total of a stream", "total=true&format=csv", "total", "JSON"),
+		bad("absent", "absent=colour", "absent"),
+		bad("present twice, one wrong", "present=pid&present=", "present", "names no column"),
+		bad("range of text", "state>=closed", "state", "only numbers"),
+		bad("range, escaped", "bytes_sent%3E%3Dmuch", "bytes_sent", "1MiB"),
+		bad("not, empty", "command!=", "command", "is empty"),
+		bad("operator on a parameter", "limit>=5", "limit", "not a column"),
+		bad("operator on nothing", ">=5", `\u003e`),
+		bad("no operator", "pid!5", "pid", "operator"),
 		bad("since", "since=yesterday", "since"),
 		bad("since and until", "since=-5m&until=-10m", "until", "before since"),
 		bad("since too far", "since=9999-12-31T23:59:59Z", "since"),
@@ -136,6 +171,7 @@ type page struct {
 	}
 	Count      int
 	NextCursor string `json:"next_cursor"`
+	PrevCursor string `json:"prev_cursor"`
 }
 
 func getPage(t *testing.T, url string) (p page) {

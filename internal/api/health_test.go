@@ -1,7 +1,10 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store"
@@ -47,13 +50,33 @@ func TestHealth(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	base := serve(t, func(o *Options) { o.Store = openStore(t) })
+	timings := NewTimings()
+	for _, err := range []error{nil, errors.New("no space left on device"), nil} {
+		timings.Flushed(30*time.Millisecond, err)
+	}
+	base := serve(t, func(o *Options) { o.Store, o.Timings = openStore(t), timings })
+	request := func(route, class string, n int) string {
+		return fmt.Sprintf("ebpf_server_http_request_duration_seconds_count{route=%q,status=%q} %d\n", route, class, n)
+	}
 	scenarios(t, base, []scenario{
+		{name: "none", url: "/no/such/10.0.0.1", status: 404},
+		{name: "not in this way", url: "/api/storage/pins/4711", status: 405},
+		{name: "a parameter", method: "DELETE", url: "/api/storage/pins/4711", status: 404},
+		{name: "of a type", url: "/api/connections/summary?duration=60", status: 200},
+		{name: "wrong", url: "/api/connections/summary?colour=red", status: 400},
+		{name: "HEAD", method: "HEAD", url: "/api/connections/summary?duration=60", status: 200},
 		{name: "all", url: "/metrics", status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", contains: []string{
 			`ebpf_server_info{version="1.2.3"} 1`, `ebpf_server_program_running{program="connection"} 1`,
 			`ebpf_server_lost_total{place="map_full",program="connection"} 4`, `ebpf_server_seen_total{program="connection"}`,
-			"ebpf_server_store_file_bytes", `ebpf_server_store_events{type="connection"}`, "process_resident_memory_bytes",
-		}},
+			`ebpf_server_connection_events_total{state="closed"} 5`, `ebpf_server_connection_events_total{state="failed"} 0`,
+			`ebpf_server_connection_sent_bytes_total 1700`, `ebpf_server_packet_drop_length_bytes_total 0`,
+			`ebpf_server_hook_measured_runs_total{hook="handle_set_state",program="connection"} 12`,
+			`ebpf_server_hook_measured_run_seconds_total{hook="handle_set_state",program="connection"} 3.72e-06`,
+			"ebpf_server_store_file_bytes", "ebpf_server_store_free_bytes", `ebpf_server_store_events{type="connection"}`, "process_resident_memory_bytes",
+			"ebpf_server_store_flush_duration_seconds_count 3", "ebpf_server_store_flush_failures_total 1",
+			request("none", "4xx", 1), request("/api/storage/pins/:id", "4xx", 2),
+			request("/api/connections/summary", "2xx", 2), request("/api/connections/summary", "4xx", 1),
+		}, lacks: []string{"4711", "10.0.0.1"}},
 		{name: "no parameters", url: "/metrics?a=b", status: 400, contains: []string{`"field":"a"`}},
 	})
 }

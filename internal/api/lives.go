@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -12,13 +11,6 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
-)
-
-const defaultStory = 1000
-
-var (
-	storyParams = []string{"since", "until", "limit"}
-	openParams  = []string{"limit", "order"} // and time, which is the name of a column as well
 )
 
 // StoryPage is the answer of GET /api/{collection}/{id}.
@@ -52,17 +44,8 @@ func (s *Server) story(t *event.Type) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		q := query.Story{Type: t, ID: c.Param(t.Life.ID)}
-		if err := p.only(storyParams); err != nil {
-			return err
-		}
-		if q.Window, err = p.window(time.Now()); err != nil {
-			return err
-		}
-		if q.Limit, err = p.number("limit", defaultStory, 1, maxLimit); err != nil {
-			return err
-		}
-		if err := q.Validate(); err != nil {
+		q, err := p.Story(t, c.Param(t.Life.ID), time.Now())
+		if err != nil {
 			return err
 		}
 		list := eventList{}
@@ -108,7 +91,11 @@ type OpenPage struct {
 //	@Router			/api/{collection}/at [get]
 func (s *Server) openAt(t *event.Type) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		q, err := readAt(t, c.Request())
+		p, err := queryParams(c.Request())
+		if err != nil {
+			return err
+		}
+		q, err := p.At(t, time.Now())
 		if err != nil {
 			return err
 		}
@@ -129,31 +116,6 @@ func (s *Server) openAt(t *event.Type) echo.HandlerFunc {
 			Time: answer.Time, AsOf: answer.AsOf, Events: list.json(), Count: list.count, Total: answer.Total, Coverage: answer.Coverage,
 		})
 	}
-}
-
-func readAt(t *event.Type, r *http.Request) (q query.At, err error) {
-	p, err := queryParams(r)
-	if err != nil {
-		return q, err
-	}
-	types, own := []*event.Type{t}, append(slices.Clone(openParams), timeColumn)
-	if err := p.only(slices.Concat(own, columnNames(types))); err != nil {
-		return q, err
-	}
-	q.Type = t
-	if q.Time, err = p.time(timeColumn, time.Now()); err != nil {
-		return q, err
-	}
-	if q.Limit, err = p.number("limit", defaultLimit, 1, maxLimit); err != nil {
-		return q, err
-	}
-	order, err := p.choice("order", "desc", "asc")
-	if err != nil {
-		return q, err
-	}
-	q.Ascending = order == "asc"
-	q.Filters, err = p.filters(types, own)
-	return q, err
 }
 
 // eventList is a JSON array of events.

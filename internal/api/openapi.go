@@ -14,6 +14,7 @@ import (
 
 	apidocs "github.com/srodi/ebpf-server/docs/api"
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
 )
 
 //go:generate go run github.com/swaggo/swag/cmd/swag init --quiet --dir .,../query --generalInfo openapi.go --useStructName --outputTypes json --output ../../docs/api
@@ -101,7 +102,10 @@ func describeEvents(doc *openapi3.T, types []*event.Type) {
 	doc.Components.Schemas["EventPage"].Value.Properties["events"].Value.Items = openapi3.NewSchemaRef(schemas+"Event", nil)
 
 	op := doc.Paths.Value("/api/events").Get
-	op.Responses.Value("200").Value.Content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
+	content := op.Responses.Value("200").Value.Content
+	content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
+	content[mimeCSV] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema())
+	content[mimeParquet] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema().WithFormat("binary"))
 	for _, op := range []*openapi3.Operation{op, doc.Paths.Value("/api/events/stream").Get} {
 		op.Parameters.GetByInAndName(openapi3.ParameterInQuery, "type").Schema.Value.Items.Value.Enum = typeNames(types)
 		addFilters(op, types)
@@ -157,15 +161,32 @@ func columnSchema(c event.Column) *openapi3.Schema {
 // filterSchema is one wanted value of a column.
 func filterSchema(c event.Column) *openapi3.Schema {
 	schema := columnSchema(c)
-	if c.Kind == event.KindIP {
+	switch {
+	case c.Kind == event.KindIP:
 		schema.Description += " An address, or a network such as 10.0.0.0/8."
+	case c.Unit == "bytes":
+		return orText(schema, " A number, or a size such as 64kB or 1MiB.")
+	case c.Unit == "ns" || c.Unit == "us":
+		return orText(schema, " A number, or a time span such as 250ms.")
 	}
 	return schema
 }
 
-// addFilters adds a query parameter for every column of the types.
+func orText(number *openapi3.Schema, description string) *openapi3.Schema {
+	either := openapi3.NewOneOfSchema(openapi3.NewInt64Schema(), openapi3.NewStringSchema())
+	either.Description, either.Example, either.Extensions = number.Description+description, number.Example, number.Extensions
+	return either
+}
+
+// addFilters adds a query parameter for every column of the types, and those that
+// ask whether there is a value. OpenAPI has no way to describe the operators, which
+// are in the names of parameters; the text of the operations does.
 func addFilters(op *openapi3.Operation, types []*event.Type) {
-	for _, name := range columnNames(types) {
+	for _, name := range query.FilterNames(types) {
+		if slices.Contains(query.Presence, name) {
+			op.AddParameter(filterParameter(name, "Columns, also with commas between them: events in which each is "+name+".", openapi3.NewStringSchema()))
+			continue
+		}
 		var schema *openapi3.Schema
 		var owners []string
 		for _, t := range types {
@@ -187,14 +208,19 @@ func addFilters(op *openapi3.Operation, types []*event.Type) {
 				}
 			}
 		}
-		p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(schema))
-		p.Description = "Filter. " + schema.Description
+		description := "Filter. " + schema.Description
 		if len(owners) < len(types) {
-			p.Description += " Only " + strings.Join(owners, ", ") + "."
+			description += " Only " + strings.Join(owners, ", ") + "."
 		}
-		p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
-		op.AddParameter(p)
+		op.AddParameter(filterParameter(name, description, schema))
 	}
+}
+
+func filterParameter(name, description string, of *openapi3.Schema) *openapi3.Parameter {
+	p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(of))
+	p.Description = description
+	p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
+	return p
 }
 
 // describeSummaries puts a path per type in place of the one in the comments.
@@ -208,7 +234,7 @@ func describeSummaries(doc *openapi3.T, types []*event.Type) {
 		for _, op := range []*openapi3.Operation{&get, &post} {
 			op.OperationID += "-" + t.Collection
 			op.Summary = strings.ReplaceAll(t.Collection, "_", " ") + ": " + op.Summary
-			op.Description = t.Summary + " " + op.Description
+			op.Description = t.Summary + " " + op.Description + " Filters have the operators that /api/events describes."
 		}
 		body := summaryBody(t, get.Parameters)
 		post.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithContent(openapi3.Content{mimeJSON: body})}
@@ -230,8 +256,10 @@ func describeGroups(doc *openapi3.T) {
 // summaryBody is the object that POST takes: the parameters of GET, with the
 // columns both beside them and in "filters".
 func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaType {
-	filters := openapi3.NewObjectSchema().WithoutAdditionalProperties()
-	filters.Description = "A value, or a list of values, for each of some columns. The columns are also taken outside of this object."
+	operated := openapi3.NewSchema() // whose names OpenAPI cannot list
+	operated.Description = "A value, or a list of values, of a column with an operator behind its name: command!=, or of numbers also <, <=, > and >=."
+	filters := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
+	filters.Description = "A value, or a list of values, for each of some columns, or under absent and present a list of columns. All of it is also taken outside of this object."
 	for _, c := range t.Columns {
 		if c.Kind == event.KindTime {
 			continue
@@ -241,7 +269,10 @@ func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaT
 		either.Description = one.Description
 		filters.WithProperty(c.Name, either)
 	}
-	body := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	for _, name := range query.Presence {
+		filters.WithProperty(name, openapi3.NewOneOfSchema(openapi3.NewStringSchema(), openapi3.NewArraySchema().WithItems(openapi3.NewStringSchema())))
+	}
+	body := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
 	maps.Copy(body.Properties, filters.Properties)
 	body.WithProperty(filtersField, filters)
 	for _, p := range parameters {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/srodi/ebpf-server/internal/query"
 )
 
 func TestDocs(t *testing.T) {
@@ -153,7 +155,7 @@ func TestOpenAPIOfColumns(t *testing.T) {
 	doc := load(t, content)
 	events := doc.Paths.Value("/api/events").Get.Parameters
 	drops := doc.Paths.Value("/api/packet_drops/summary").Get.Parameters
-	for _, name := range append(append([]string{}, eventParams...), columnNames(testTypes)...) {
+	for _, name := range append(append([]string{}, query.EventParams...), query.FilterNames(testTypes)...) {
 		if events.GetByInAndName("query", name) == nil {
 			t.Errorf("/api/events: parameter %s is not described", name)
 		}

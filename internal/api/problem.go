@@ -74,6 +74,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	if allow := out.Header().Get(echo.HeaderAllow); strings.Contains(allow, http.MethodGet) {
 		out.Header().Set(echo.HeaderAllow, allow+", "+http.MethodHead)
 	}
+	out.Header().Del(echo.HeaderContentDisposition)
 	out.Header().Set(echo.HeaderContentType, mimeProblem) // also in place of what the answer would have been
 	_ = c.Blob(p.Status, mimeProblem, append(body, '\n')) // fails only when the client is gone
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -27,6 +28,8 @@ type Program struct {
 	Features   map[string]bool  `json:"features"` // What was looked for in the running kernel, and whether it was found.
 	Seen       int64            `json:"seen"`     // What there was to record since the start: the sum of events, filtered, and lost in the kernel (but for program_skipped) or in decoding.
 	Events     int64            `json:"events"`   // Events recorded since the start; one that stands for several counts as so many.
+	Counts     map[string]int64 `json:"counts"`   // Of these events, by the column that summaries count by: state, drop_reason. Those without a value: under the empty name.
+	Sums       map[string]int64 `json:"sums"`     // What the columns of these events add up to that summaries add up: bytes_sent.
 	Lost       map[string]int64 `json:"lost"`     // Events lost since the start, by the place where.
 	Filtered   map[string]int64 `json:"filtered"` // What was seen but is no event: "rule" (of the monitor: nothing was lost) or "excluded" (by the configuration).
 	Unnamed    int64            `json:"unnamed"`  // Times that names (executable, parent, unit, container) were not told, because there were too many new ones at once.
@@ -43,6 +46,8 @@ type Hook struct {
 	Error    string `json:"error,omitempty"`          // Why it is not attached.
 	Runs     int64  `json:"measured_runs"`            // Runs that were measured: the kernel does so one second in thirty.
 	NSPerRun int64  `json:"ns_per_run" example:"310"` // How long these took on average, in nanoseconds.
+
+	RunTime time.Duration `json:"-"` // How long these took together.
 }
 
 // Column describes one field of a program's events.
@@ -60,8 +65,17 @@ func NewProgram(t *event.Type) Program {
 	p := Program{
 		Name: t.Name, Collection: t.Collection, Summary: t.Summary, State: StateDisabled,
 		Hooks: []Hook{}, Features: map[string]bool{}, Lost: map[string]int64{}, Filtered: map[string]int64{},
+		Counts: map[string]int64{}, Sums: map[string]int64{},
 	}
 	for _, c := range t.Columns {
+		if c.Name == t.Breakdown {
+			for _, value := range c.Values {
+				p.Counts[value] = 0
+			}
+		}
+		if c.Sum {
+			p.Sums[c.Name] = 0
+		}
 		p.Columns = append(p.Columns, Column{Name: c.Name, Type: c.Kind.String(), Unit: c.Unit, Description: c.Description, Values: c.Values})
 	}
 	return p

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -53,10 +54,21 @@ type Options struct {
 	Types    []*event.Type // everything that can be asked for
 	Store    Store
 	Programs Programs
-	Feed     Feed // of the events that Store gets
 	Version  string
 	Started  time.Time
 	Logger   *slog.Logger
+
+	// Feed has the events that Store gets, as they come. Optional: without it
+	// there is no stream, as for a file that nobody records into.
+	Feed Feed
+
+	// Timings are shown at /metrics. Optional: without them those of requests
+	// alone are.
+	Timings *Timings
+
+	// QueryTimeout is how long a question may look for events without sending any.
+	// Optional: 0 is no limit.
+	QueryTimeout time.Duration
 
 	// Token, when not empty, must come with every request but those to
 	// /health. Without one only a loopback address may be listened on, which
@@ -65,6 +77,8 @@ type Options struct {
 	// CertFile and KeyFile hold a PEM certificate and its key; with them the
 	// server speaks HTTPS only. Optional, both or none.
 	CertFile, KeyFile string
+
+	writeTimeout time.Duration // shorter in tests
 }
 
 // Server is the HTTP API. Its life: New, Serve (which blocks), Shutdown.
@@ -85,6 +99,10 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Options: o, echo: echo.New(), streams: newStreams()}
+	if s.Timings == nil {
+		s.Timings = NewTimings()
+	}
+	s.writeTimeout = cmp.Or(s.writeTimeout, writeTimeout)
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {
 		return nil, err
@@ -108,7 +126,7 @@ func New(o Options) (*Server, error) {
 		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	s.echo.HTTPErrorHandler = s.fail
-	s.echo.Use(s.recoverPanic, s.guard)
+	s.echo.Use(noteRoute, s.recoverPanic, s.guard)
 	s.routes()
 	return s, nil
 }
@@ -125,7 +143,7 @@ func checkTypes(types []*event.Type) error {
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
 		for _, c := range t.Columns {
-			if slices.Contains(eventParams, c.Name) || slices.Contains(summaryParams, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
+			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
 		}
@@ -138,15 +156,17 @@ func (s *Server) routes() {
 	s.echo.GET("/health", s.health)
 	s.echo.GET("/metrics", s.newMetrics())
 	s.echo.GET("/api/programs", s.programs)
-	s.echo.GET("/api/events", s.events)
-	s.echo.GET("/api/events/stream", s.stream)
+	s.echo.GET("/api/events", s.events, s.limit)
+	if s.Feed != nil {
+		s.echo.GET("/api/events/stream", s.stream)
+	}
 	for _, t := range s.Types {
 		path := "/api/" + t.Collection + "/summary"
-		s.echo.GET(path, s.getSummary(t))
-		s.echo.POST(path, s.postSummary(t))
+		s.echo.GET(path, s.getSummary(t), s.limit)
+		s.echo.POST(path, s.postSummary(t), s.limit)
 		if t.Life != nil {
-			s.echo.GET("/api/"+t.Collection+"/at", s.openAt(t))
-			s.echo.GET("/api/"+t.Collection+"/:"+t.Life.ID, s.story(t))
+			s.echo.GET("/api/"+t.Collection+"/at", s.openAt(t), s.limit)
+			s.echo.GET("/api/"+t.Collection+"/:"+t.Life.ID, s.story(t), s.limit)
 		}
 	}
 	s.echo.GET("/api/storage", s.storage)
@@ -184,12 +204,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("shut down API: %w", err)
 }
 
-// serve is the outermost handler: it sets time limits, logs, and makes HEAD
-// work wherever GET does.
+// serve is the outermost handler: it sets time limits, logs and measures, and
+// makes HEAD work wherever GET does.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start, method := time.Now(), r.Method
-	out := &response{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK}
+	out := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.writeTimeout, route: noRoute, status: http.StatusOK}
 	defer func() {
+		s.Timings.answered(out.route, out.status, time.Since(start))
 		s.Logger.Debug("request", "method", method, "uri", r.RequestURI, "status", out.status, "bytes", out.bytes,
 			"took", time.Since(start), "remote", r.RemoteAddr)
 	}()
@@ -214,6 +235,8 @@ type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	head    bool // the body goes nowhere
+	route   string
+	timeout time.Duration
 	status  int
 	bytes   int64
 
@@ -225,7 +248,7 @@ func (r *response) extend() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ended {
-		_ = r.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a connection that is gone
+		_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout)) // fails only on a connection that is gone
 	}
 }
 

@@ -50,7 +50,8 @@ func running() monitors {
 	flow, drop := NewProgram(connectionType), NewProgram(dropType)
 	flow.State, drop.State = StateRunning, StateRunning
 	flow.Lost["ring_buffer_full"], flow.Lost["map_full"] = 3, 4
-	flow.Hooks = append(flow.Hooks, Hook{Name: "handle_set_state", Kind: "tp_btf", Target: "inet_sock_set_state", Attached: true, Runs: 12, NSPerRun: 310})
+	flow.Hooks = append(flow.Hooks, Hook{Name: "handle_set_state", Kind: "tp_btf", Target: "inet_sock_set_state", Attached: true, Runs: 12, NSPerRun: 310, RunTime: 3720})
+	flow.Counts["closed"], flow.Sums["bytes_sent"] = 5, 1700
 	flow.Features["ring_buffer"] = true
 	return monitors{flow, drop}
 }

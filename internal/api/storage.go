@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -45,14 +44,12 @@ func (s *Server) storage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.only([]string{"detail"}); err != nil {
+	if err := p.Only([]string{"detail"}); err != nil {
 		return err
 	}
-	detail := false
-	if values := p["detail"]; len(values) > 0 {
-		if detail, err = strconv.ParseBool(values[0]); err != nil {
-			return &query.ParamError{Name: "detail", Value: values[0], Reason: "is neither true nor false"}
-		}
+	detail, err := p.Bool("detail")
+	if err != nil {
+		return err
 	}
 	answer, err := s.Store.Storage(detail)
 	if err != nil {
@@ -78,11 +75,8 @@ func (s *Server) snapshot(c echo.Context) error {
 	header := c.Response().Header()
 	header.Set(echo.HeaderContentType, "application/octet-stream")
 	header.Set(echo.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="ebpf-server-%s.db"`, time.Now().UTC().Format("20060102T150405Z")))
+	// If it fails after a part was sent, fail breaks the connection: it is no copy.
 	_, err := s.Store.Snapshot(c.Request().Context(), c.Response())
-	if err != nil {
-		// If a part was sent, fail breaks the connection: it is no copy.
-		header.Del(echo.HeaderContentDisposition)
-	}
 	return err
 }
 
@@ -132,10 +126,10 @@ func (s *Server) addPin(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.only([]string{"since", "until", "note"}); err != nil {
+	if err := p.Only([]string{"since", "until", "note"}); err != nil {
 		return err
 	}
-	w, err := p.window(time.Now())
+	w, err := p.Window(time.Now())
 	switch {
 	case err != nil:
 		return err

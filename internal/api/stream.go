@@ -108,14 +108,7 @@ func (s *Server) readStream(r *http.Request) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.only(slices.Concat(streamParams, columnNames(s.Types))); err != nil {
-		return nil, err
-	}
-	types, err := s.selectTypes(p["type"])
-	if err != nil {
-		return nil, err
-	}
-	filters, err := p.filters(types, streamParams)
+	types, filters, err := p.Selection(s.Types, streamParams)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +116,7 @@ func (s *Server) readStream(r *http.Request) (*follower, error) {
 	for _, t := range types {
 		f.matchers[t.Name] = filters.Compile(t)
 	}
-	id, err := p.one(lastEventParam)
+	id, err := p.One(lastEventParam)
 	if id == "" && err == nil {
 		id = r.Header.Get(lastEventHeader)
 	}

@@ -1,13 +1,7 @@
 package api
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -15,17 +9,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
 )
-
-const (
-	defaultSpan = time.Hour
-	defaultTop  = 10
-	maxTop      = 1000
-
-	filtersField = "filters" // only in a body
-)
-
-// summaryParams are the parameters of a summary beside the columns.
-var summaryParams = []string{"duration", "since", "until", "group_by", "distinct", "top", "interval"}
 
 // getSummary answers with counts of events of one type.
 //
@@ -80,37 +63,8 @@ func (s *Server) postSummary(t *event.Type) echo.HandlerFunc {
 	}
 }
 
-// bodyParams are those of the query string and of a JSON object in the body.
-func bodyParams(c echo.Context) (params, error) {
-	p, err := queryParams(c.Request())
-	if err != nil {
-		return nil, err
-	}
-	body, err := readBody(c)
-	if err != nil {
-		return nil, err
-	}
-	return p, p.addBody(body)
-}
-
-func readBody(c echo.Context) ([]byte, error) {
-	out := c.Response().Writer
-	body, err := io.ReadAll(http.MaxBytesReader(out, c.Request().Body, maxBody))
-	switch large := (*http.MaxBytesError)(nil); {
-	case errors.As(err, &large):
-		return nil, newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", large.Limit))
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, newProblem(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %v", bodyTimeout))
-	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("read the body: %v", err))
-	}
-	// The time limit that serve set was for reading; it must not cancel the
-	// request while the answer is made.
-	return body, http.NewResponseController(out).SetReadDeadline(time.Time{})
-}
-
-func (s *Server) summary(c echo.Context, t *event.Type, p params) error {
-	q, err := readSummary(t, p, time.Now())
+func (s *Server) summary(c echo.Context, t *event.Type, p query.Params) error {
+	q, err := p.Summary(t, time.Now())
 	if err != nil {
 		return err
 	}
@@ -119,81 +73,4 @@ func (s *Server) summary(c echo.Context, t *event.Type, p params) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, result)
-}
-
-func readSummary(t *event.Type, p params, now time.Time) (q query.Summary, err error) {
-	types := []*event.Type{t}
-	if err := p.only(slices.Concat(summaryParams, columnNames(types))); err != nil {
-		return q, err
-	}
-	q.Type = t
-	if q.Window, err = p.summaryWindow(now); err != nil {
-		return q, err
-	}
-	if q.Top, err = p.number("top", defaultTop, 1, maxTop); err != nil {
-		return q, err
-	}
-	if q.Interval, err = p.span("interval"); err != nil {
-		return q, err
-	}
-	if q.Filters, err = p.filters(types, summaryParams); err != nil {
-		return q, err
-	}
-	q.GroupBy, q.Distinct = p.columns("group_by"), p.columns("distinct")
-	if len(q.GroupBy) == 0 && q.Interval == 0 {
-		q.Lists = t.Top
-		if q.Distinct == nil {
-			q.Distinct = distinctColumns(t)
-		}
-	}
-	return q, q.Validate()
-}
-
-// summaryWindow has both ends: without since it is as long as the duration.
-func (p params) summaryWindow(now time.Time) (query.Window, error) {
-	w, err := p.window(now)
-	if err != nil {
-		return w, err
-	}
-	duration, err := p.span("duration")
-	if err != nil {
-		return w, err
-	}
-	if duration != 0 && p["since"] != nil {
-		return w, &query.ParamError{Name: "duration", Reason: "cannot go together with since: the window begins either at since or so long before until"}
-	}
-	if duration == 0 {
-		duration = defaultSpan
-	}
-	if p["until"] == nil {
-		w.Until = now
-	}
-	if p["since"] == nil {
-		w.Since = w.Until.Add(-duration)
-	} else if p["until"] == nil && w.Since.After(now) {
-		return w, &query.ParamError{Name: "since", Value: p["since"][0], Reason: "is in the future"}
-	}
-	return w, nil
-}
-
-// distinctColumns are those whose different values are counted by default.
-func distinctColumns(t *event.Type) []string {
-	var names []string
-	for _, c := range t.Columns {
-		if c.Distinct {
-			names = append(names, c.Name)
-		}
-	}
-	return names
-}
-
-// columns takes a parameter's columns one by one and as a list with commas.
-func (p params) columns(param string) []string {
-	var columns []string
-	for _, names := range p[param] {
-		for name := range strings.SplitSeq(names, ",") {
-			columns = append(columns, strings.TrimSpace(name))
-		}
-	}
-	return columns
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -21,9 +22,9 @@ type Hook struct {
 	Target   string // what it is attached to
 	Optional bool
 	Attached bool
-	Err      error // why it is not attached
-	Runs     uint64
-	NsPerRun float64 // by the kernel's run statistics, 0 before the first sample
+	Err      error         // why it is not attached
+	Runs     uint64        // measured ones, by the kernel's run statistics
+	RunTime  time.Duration // of all these together
 
 	program *ebpf.Program
 	link    link.Link

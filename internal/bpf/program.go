@@ -59,6 +59,7 @@ type Program struct {
 	mu       sync.Mutex // guards what follows
 	draining []chan struct{}
 	now      counters
+	totals   event.Totals // of events
 }
 
 // Start loads and attaches a monitor and begins to read. On an error nothing
@@ -292,6 +293,9 @@ func (p *Program) hand(batch *event.Batch) *event.Batch {
 		return batch
 	}
 	stand := batch.Weight()
+	p.mu.Lock()
+	p.totals.Add(batch)
+	p.mu.Unlock()
 	p.sink.Append(batch)
 	p.events.Add(stand)
 	return event.NewBatch(p.Monitor.Type, min(n+n/4+16, batchRows))

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/event"
 )
 
 // Status is what a running monitor tells about itself.
@@ -16,6 +18,7 @@ type Status struct {
 	Features map[string]bool // what optional hooks give and what Monitor.Features found, by name
 	Seen     int64           // what there was to record: events, and what was lost and filtered
 	Events   int64           // handed to the sink, by their weight: what they stand for
+	Totals   event.Totals    // of these
 	Lost     map[string]int64
 	Filtered map[string]int64 // left out in the kernel, by the kind of rule
 	Unnamed  int64            // recorded without names: there were too many new ones at once
@@ -24,11 +27,12 @@ type Status struct {
 // Status returns the state of the moment.
 func (p *Program) Status() Status {
 	p.mu.Lock()
-	now := p.now
+	now, totals := p.now, event.Totals{Counts: maps.Clone(p.totals.Counts), Sums: maps.Clone(p.totals.Sums)}
 	p.mu.Unlock()
 	s := Status{
 		Features: map[string]bool{},
 		Events:   p.events.Load(),
+		Totals:   totals,
 		Lost:     now.all(lossCounters),
 		Filtered: now.all(filterCounters),
 		Seen: int64(now[counterRecorded] + now[counterRingBufferFull] + now[counterMapFull] + now[counterEndMissed] +
@@ -45,8 +49,7 @@ func (p *Program) Status() Status {
 		}
 		if hook.Attached {
 			if stats, err := hook.program.Stats(); err == nil && stats.RunCount > 0 {
-				told.Runs = stats.RunCount
-				told.NsPerRun = float64(stats.Runtime.Nanoseconds()) / float64(stats.RunCount)
+				told.Runs, told.RunTime = stats.RunCount, stats.Runtime
 			}
 		}
 		s.Hooks = append(s.Hooks, told)

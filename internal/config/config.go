@@ -37,6 +37,7 @@ type Server struct {
 	AuthTokenFile string
 	AuthToken     string // read from AuthTokenFile, trimmed; empty: none is asked for. Not to be logged.
 	TLS           TLS
+	QueryTimeout  time.Duration // 0: none
 }
 
 // TLS names the files of a certificate; both are set or none.

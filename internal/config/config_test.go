@@ -34,7 +34,7 @@ var allConditions = []string{"command", "uid", "cgroup", "ip", "loopback", "port
 func defaults() Config {
 	week := Limits{MaxAge: 7 * day}
 	return Config{
-		Server:  Server{Address: "127.0.0.1:8080"},
+		Server:  Server{Address: "127.0.0.1:8080", QueryTimeout: 30 * time.Second},
 		Storage: Storage{Path: "/var/lib/ebpf-server/events.db", FlushInterval: 5 * time.Second},
 		Retention: Retention{
 			Limits: Limits{MaxAge: 7 * day, MaxSize: 2 << 30},
@@ -137,6 +137,7 @@ server:
   address: "[::]:9000"
   auth_token_file: `+token+`
   tls: {cert_file: /c.pem, key_file: /k.pem}
+  query_timeout: 2m
 storage:
   path: data/x.db
   flush_interval: 1.5s
@@ -158,7 +159,7 @@ log: {level: warn, format: json}
 	}
 	want := Config{
 		File:    path,
-		Server:  Server{Address: "[::]:9000", AuthTokenFile: token, AuthToken: "0123456789abcdef", TLS: TLS{CertFile: "/c.pem", KeyFile: "/k.pem"}},
+		Server:  Server{Address: "[::]:9000", AuthTokenFile: token, AuthToken: "0123456789abcdef", TLS: TLS{CertFile: "/c.pem", KeyFile: "/k.pem"}, QueryTimeout: 2 * time.Minute},
 		Storage: Storage{Path: "data/x.db", FlushInterval: 1500 * time.Millisecond},
 		Retention: Retention{
 			Limits: Limits{MaxAge: 8*day + 12*time.Hour, MaxSize: 10e9},

@@ -22,7 +22,7 @@ func TestMistakesInTheFile(t *testing.T) {
 		"key of a program":     {"programs: {dns: {enable: true}}", []string{"PATH:1: programs.dns.enable: unknown key (did you mean enabled?)"}},
 		"dotted key":           {"log.level: debug", []string{"PATH:1: log.level: unknown key (known are log, programs, retention, server, storage)"}},
 		"key that is no word":  {"[a, b]: 1", []string{"PATH:1: : unknown key (known are log, programs, retention, server, storage)"}},
-		"merge key":            {"log: &l {level: info}\nserver: {<<: *l}", []string{"PATH:2: server.<<: unknown key (known are address, auth_token_file, tls)"}},
+		"merge key":            {"log: &l {level: info}\nserver: {<<: *l}", []string{"PATH:2: server.<<: unknown key (known are address, auth_token_file, query_timeout, tls)"}},
 		"key twice":            {"log:\n  level: info\n  format: text\n  level: warn", []string{"PATH:4: log.level: set twice, first on line 2"}},
 		"section twice":        {"log: {}\nlog: {}", []string{"PATH:2: log: set twice, first on line 1"}},
 		"all mistakes at once": {"log: {levle: info}\nstorage:\n  flush_interval: 1", []string{"PATH:1: log.levle: unknown key (did you mean level?)", `PATH:3: storage.flush_interval: "1" has no unit (want 1s, 1m, 1h or 1d)`}},
@@ -46,6 +46,7 @@ func TestMistakesInTheFile(t *testing.T) {
 
 		// Bad values.
 		"no duration":            {"storage:\n  # comment\n  flush_interval: 5 bananas", []string{`PATH:3: storage.flush_interval: "5 bananas" is not a duration (want 5s, 10m, 12h or 7d)`}},
+		"no time for answers":    {"server: {query_timeout: 10ms}", []string{`PATH:1: server.query_timeout: "10ms" is not between 1s and 1d (0 means no limit)`}},
 		"flush too often":        {"storage: {flush_interval: 99ms}", []string{`PATH:1: storage.flush_interval: "99ms" is not between 100ms and 10m`}},
 		"flush never":            {"storage: {flush_interval: 0}", []string{`PATH:1: storage.flush_interval: "0" is not between 100ms and 10m`}},
 		"flush too rarely":       {"storage: {flush_interval: 601s}", []string{`PATH:1: storage.flush_interval: "601s" is not between 100ms and 10m`}},

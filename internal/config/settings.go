@@ -22,6 +22,13 @@ const (
 	maxFlushInterval = 10 * time.Minute
 )
 
+// A question over days of a busy host takes some seconds where the disk is slow;
+// after a day nobody waits for an answer.
+const (
+	minQueryTimeout = time.Second
+	maxQueryTimeout = 24 * time.Hour
+)
+
 // Idle UDP flows are looked for once a second; what waits longer than an hour
 // comes when nobody expects it any more.
 const (
@@ -54,6 +61,7 @@ func settings(c *Config, known Known) []setting {
 		{key: "server.auth_token_file", set: into(&c.Server.AuthTokenFile, parseText)},
 		{key: "server.tls.cert_file", set: into(&c.Server.TLS.CertFile, parseText)},
 		{key: "server.tls.key_file", set: into(&c.Server.TLS.KeyFile, parseText)},
+		{key: "server.query_timeout", value: "30s", set: into(&c.Server.QueryTimeout, parseQueryTimeout)},
 		{key: "storage.path", value: "/var/lib/ebpf-server/events.db", flag: "db", usage: "`file` that events are kept in", set: into(&c.Storage.Path, parsePath)},
 		{key: "storage.flush_interval", value: "5s", set: into(&c.Storage.FlushInterval, parseFlushInterval)},
 		{key: "retention.max_age", value: "7d", set: into(&c.Retention.MaxAge, parseDuration)},
@@ -187,6 +195,14 @@ func parseFlushInterval(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is not between 100ms and 10m", text)
 	}
 	return interval, err
+}
+
+func parseQueryTimeout(text string) (time.Duration, error) {
+	timeout, err := parseDuration(text)
+	if err == nil && timeout != 0 && (timeout < minQueryTimeout || timeout > maxQueryTimeout) {
+		return 0, fmt.Errorf("%q is not between 1s and 1d (0 means no limit)", text)
+	}
+	return timeout, err
 }
 
 func parseUDPIdle(text string) (time.Duration, error) {

@@ -59,7 +59,8 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	}
 	defer listener.Close() // Serve closes it as well; this is for the returns before that
 
-	events, err := openStore(c, log)
+	timings := api.NewTimings()
+	events, err := openStore(c, timings, log)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	feed := live.NewFeed()
 	server, err := api.New(api.Options{
 		Types: Types(), Store: current{events, monitors}, Programs: monitors, Feed: feed, Version: version, Started: time.Now(), Logger: log,
-		Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile,
+		Timings: timings, Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile, QueryTimeout: c.Server.QueryTimeout,
 	})
 	if err != nil {
 		return err
@@ -128,9 +129,10 @@ func Types() []*event.Type {
 	return all
 }
 
-func openStore(c config.Config, log *slog.Logger) (*store.Store, error) {
+func openStore(c config.Config, timings *api.Timings, log *slog.Logger) (*store.Store, error) {
 	return store.Open(store.Options{
-		Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: Types(), Limits: limitsOf(c.Retention), Logger: log,
+		Path: c.Storage.Path, FlushInterval: c.Storage.FlushInterval, Types: Types(), Limits: limitsOf(c.Retention),
+		Flushed: timings.Flushed, Logger: log,
 	})
 }
 

@@ -168,12 +168,17 @@ func (m *monitor) describe(lost map[string]int64) api.Program {
 	}
 	status := m.program.Status()
 	p.State, p.Features, p.Events = api.StateRunning, status.Features, status.Events
+	maps.Copy(p.Counts, status.Totals.Counts)
+	maps.Copy(p.Sums, status.Totals.Sums)
 	maps.Copy(p.Lost, status.Lost)
 	p.Seen, p.Filtered, p.Unnamed = status.Seen, status.Filtered, status.Unnamed
 	for _, h := range status.Hooks {
 		hook := api.Hook{
 			Name: h.Name, Kind: h.Kind, Target: h.Target, Attached: h.Attached, Optional: h.Optional,
-			Runs: int64(h.Runs), NSPerRun: int64(math.Round(h.NsPerRun)),
+			Runs: int64(h.Runs), RunTime: h.RunTime,
+		}
+		if h.Runs > 0 {
+			hook.NSPerRun = int64(math.Round(float64(h.RunTime.Nanoseconds()) / float64(h.Runs)))
 		}
 		if h.Err != nil {
 			hook.Error = h.Err.Error()

@@ -45,29 +45,57 @@ func (r Row) AppendJSON(dst []byte) []byte {
 	dst, _ = r.AppendText(dst, Time)
 	dst = append(dst, `","type":"`...)
 	dst = append(append(dst, r.Batch.Type.Name...), '"')
-	for i, c := range r.Batch.Type.Columns[1:] {
+	for i := range r.Batch.Type.Columns[1:] {
 		i++
 		mark := len(dst)
-		dst = append(append(append(dst, `,"`...), c.Name...), `":`...)
+		dst = append(append(append(dst, `,"`...), r.Batch.Type.Columns[i].Name...), `":`...)
 		var present bool
-		switch c.Kind {
-		case KindInt:
-			dst, present = r.AppendText(dst, i)
-		case KindString:
-			var s string
-			if s, present = r.String(i); present {
-				dst = appendJSONString(dst, s)
-			}
-		default:
-			dst = append(dst, '"')
-			dst, present = r.AppendText(dst, i)
-			dst = append(dst, '"')
-		}
-		if !present {
+		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
 		}
 	}
 	return append(dst, '}')
+}
+
+// TypeField stands for the type's name among positions of columns.
+const TypeField = -1
+
+// AppendFields is AppendJSON with nothing but some columns, in their order.
+func (r Row) AppendFields(dst []byte, columns []int) []byte {
+	dst = append(dst, '{')
+	begin := len(dst)
+	for _, i := range columns {
+		mark := len(dst)
+		if mark > begin {
+			dst = append(dst, ',')
+		}
+		if i == TypeField {
+			dst = append(append(append(dst, `"type":"`...), r.Batch.Type.Name...), '"')
+			continue
+		}
+		dst = append(append(append(dst, '"'), r.Batch.Type.Columns[i].Name...), `":`...)
+		var present bool
+		if dst, present = r.appendJSONValue(dst, i); !present {
+			dst = dst[:mark]
+		}
+	}
+	return append(dst, '}')
+}
+
+// appendJSONValue reports false, whatever it appended, if the value is absent.
+func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
+	switch r.Batch.Type.Columns[column].Kind {
+	case KindInt:
+		return r.AppendText(dst, column)
+	case KindString:
+		s, present := r.String(column)
+		if present {
+			dst = appendJSONString(dst, s)
+		}
+		return dst, present
+	}
+	dst, present = r.AppendText(append(dst, '"'), column)
+	return append(dst, '"'), present
 }
 
 // appendJSONString takes the short way for plain ASCII; a command may hold any byte.

@@ -67,6 +67,8 @@ type Type struct {
 	Breakdown  string   // the column whose values every summary counts ("state")
 	Top        []string // columns whose most frequent values a summary without group_by lists
 	Weight     string   // the column that says how many an event stands for, which summaries count; empty, or absent in an event: one
+	Failures   []string // values of Breakdown that tell of trouble
+	Details    []string // columns that tables show in one, behind who and where
 	Columns    []Column // common columns first (see Common), then the type's own
 	Life       *Life    // nil: its events stand alone
 	Ends       *Ends    // nil: they are not between two
@@ -142,16 +144,29 @@ func NewType(t Type) (*Type, error) {
 		}
 		t.index[c.Name] = i
 	}
-	for _, name := range append([]string{t.Breakdown}, t.Top...) {
-		i, ok := t.index[name]
-		if !ok || (name == t.Breakdown && t.Columns[i].Kind != KindString) {
-			return nil, fmt.Errorf("declare event type %s: %q cannot be counted by: no such column, or not text", t.Name, name)
-		}
+	if err := t.checkNamed(); err != nil {
+		return nil, err
 	}
 	if t.Weight != "" && !t.hasWeight() {
 		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
 	}
 	return &t, t.checkLife()
+}
+
+// checkNamed looks at the columns that the declaration names.
+func (t *Type) checkNamed() error {
+	for _, name := range append([]string{t.Breakdown}, t.Top...) {
+		i, ok := t.index[name]
+		if !ok || (name == t.Breakdown && t.Columns[i].Kind != KindString) {
+			return fmt.Errorf("declare event type %s: %q cannot be counted by: no such column, or not text", t.Name, name)
+		}
+	}
+	for _, name := range t.Details {
+		if _, ok := t.index[name]; !ok {
+			return fmt.Errorf("declare event type %s: there is no column %q to show", t.Name, name)
+		}
+	}
+	return nil
 }
 
 func (t *Type) hasWeight() bool {
@@ -172,6 +187,20 @@ func MustType(t Type) *Type {
 func (t *Type) Column(name string) (int, bool) {
 	i, ok := t.index[name]
 	return i, ok
+}
+
+// Fields returns the positions of those columns that the type has, in the order of
+// their names; "type" becomes TypeField.
+func (t *Type) Fields(names []string) []int {
+	positions := make([]int, 0, len(names))
+	for _, name := range names {
+		if i, ok := t.Column(name); ok {
+			positions = append(positions, i)
+		} else if name == "type" {
+			positions = append(positions, TypeField)
+		}
+	}
+	return positions
 }
 
 // MustColumn is Column for names that stand in the declaration beside it.

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bufio"
 	"encoding/csv"
 	"io"
 
@@ -16,17 +17,13 @@ type csvWriter struct {
 	text   []byte
 }
 
-func newCSVWriter(w io.Writer, types []*event.Type) (*csvWriter, error) {
-	t, err := newTable(types)
+func newCSVWriter(w io.Writer, types []*event.Type, fields []string) (*csvWriter, error) {
+	t, err := newTable(types, fields)
 	if err != nil {
 		return nil, err
 	}
-	c := &csvWriter{out: csv.NewWriter(w), table: t}
-	c.fields = append(c.fields, "time", "type")
-	for _, column := range t.columns[1:] {
-		c.fields = append(c.fields, column.Name)
-	}
-	return c, c.out.Write(c.fields)
+	c := &csvWriter{out: csv.NewWriter(bufio.NewWriterSize(w, 1<<16)), table: t} // which does not buffer it once more
+	return c, c.out.Write(t.fields)
 }
 
 func (c *csvWriter) Write(row event.Row) error {
@@ -35,14 +32,15 @@ func (c *csvWriter) Write(row event.Row) error {
 		return err
 	}
 	c.fields = c.fields[:0]
-	for i, own := range at {
-		c.text = c.text[:0]
-		if own >= 0 {
-			c.text, _ = row.AppendText(c.text, own)
-		}
-		c.fields = append(c.fields, string(c.text))
-		if i == event.Time {
+	for _, own := range at {
+		switch own {
+		case absent:
+			c.fields = append(c.fields, "")
+		case event.TypeField:
 			c.fields = append(c.fields, row.Batch.Type.Name)
+		default:
+			c.text, _ = row.AppendText(c.text[:0], own)
+			c.fields = append(c.fields, string(c.text))
 		}
 	}
 	return c.out.Write(c.fields)

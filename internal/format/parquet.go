@@ -20,10 +20,15 @@ type ParquetWriter struct {
 	encoded []byte
 }
 
-// NewParquetWriter returns a writer of events of the given types. Nothing is
-// complete before Close, which leaves the underlying writer open.
-func NewParquetWriter(w io.Writer, types []*event.Type) (*ParquetWriter, error) {
-	t, err := newTable(types)
+// NewParquetWriter returns a writer of events of the given types. With names of
+// fields the file has these columns, and time and type; the events must have a
+// value in no other. Nothing is complete before Close, which leaves the underlying
+// writer open.
+func NewParquetWriter(w io.Writer, types []*event.Type, fields ...string) (*ParquetWriter, error) {
+	if len(fields) > 0 {
+		fields = append([]string{"time"}, fields...)
+	}
+	t, err := newTable(types, fields)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ const (
 	maxBuckets = 10_000
 	// maxGroupBy is the length of a groupKey.
 	maxGroupBy = 3
+	// maxTimeGroups bounds the groups of an answer that has some for each interval.
+	maxTimeGroups = 100_000
 )
 
 // Aggregator computes a summary from batches. It is not safe for concurrent
@@ -24,29 +26,45 @@ type Aggregator struct {
 	columns   []*valueColumn // every column whose values are told apart
 	breakdown *valueColumn   // the one of them that cells count by
 	sums      []int          // columns that are added up
+	stats     []int          // columns of which it is told how their numbers are spread
 	weight    int            // the column that says how many an event stands for; -1: there is none
 	total     *groupList     // of one group, without a key
 	lists     []*groupList   // one for GroupBy, or one for each of Lists
 	series    *groupList     // of one group for each bucket, without keys; or nil
 	first     int64          // number of the series' first bucket, counted from the Unix epoch
+	before    *Aggregator    // with a comparison: that of the earlier window
 
-	at      []uint32 // scratch: the group of each row
-	summed  []int32  // scratch: positions in the selection of the rows that have something to add up
-	addends []int64  // scratch: of each of these, a number for each of sums
-	weights []int64  // scratch: how many each row stands for, if there is such a column
+	at      []uint32   // scratch: the group of each row
+	summed  []int32    // scratch: positions in the selection of the rows that have something to add up
+	addends []int64    // scratch: of each of these, a number for each of sums
+	weights []int64    // scratch: how many each row stands for, if there is such a column
+	numbers []measured // scratch: what they have of each of stats
 }
 
 // groupList tells events apart by the values of its columns. With one column
 // the code of a value is the position of its group.
 type groupList struct {
 	columns []*valueColumn
-	groups  map[groupKey]uint32 // with several columns: position in keys and cells
+	groups  table // with several columns: 1 + position in keys and cells, by groupKey.packed
 	keys    []groupKey
 	cells   cells
+
+	spread   *spread  // with stats
+	distinct []*pairs // the different values in each group, of each of the columns asked for
+	origins  *origins // when and by whom the values of a group were first used
+
+	other  *groupList // with a comparison: that of the earlier window
+	before []int      // the cell of each group there; -1: it has none
 }
 
 // groupKey holds the codes of a group's values; what is not in use is 0.
 type groupKey [maxGroupBy]uint32
+
+// packed returns the key as one number, which is not 0. Codes are below twice
+// maxValues at any time, which is 21 bits.
+func (k groupKey) packed() uint64 {
+	return 1<<63 | uint64(k[0]) | uint64(k[1])<<21 | uint64(k[2])<<42
+}
 
 // NewAggregator checks a summary and returns an aggregator that has seen no
 // events. The window must have both ends. Errors are a *ParamError.
@@ -60,10 +78,15 @@ func NewAggregator(q Summary) (*Aggregator, error) {
 // newAggregator is for summaries that are valid.
 func newAggregator(q Summary) *Aggregator {
 	a := &Aggregator{query: q, weight: -1}
-	if at, ok := q.Type.Column(q.Type.Weight); ok {
+	if at, ok := q.Type.Column(q.Type.Weight); ok && !q.Unweighted {
 		a.weight = at
 	}
 	a.breakdown = a.column(q.Type.Breakdown)
+	for _, name := range q.Stats {
+		at, _ := q.Type.Column(name)
+		a.stats = append(a.stats, at)
+	}
+	a.numbers = make([]measured, len(a.stats))
 	for i, c := range q.Type.Columns {
 		if c.Sum && (q.Sums == nil || slices.Contains(q.Sums, c.Name)) {
 			a.sums = append(a.sums, i)
@@ -73,20 +96,36 @@ func newAggregator(q Summary) *Aggregator {
 		a.column(name)
 	}
 	a.total = a.newList()
-	a.total.cells.grow(1)
+	a.total.grow(1)
 	if len(q.GroupBy) > 0 {
-		a.lists = []*groupList{a.newList(q.GroupBy...)}
+		a.lists = []*groupList{a.newGroups()}
 	}
 	for _, name := range q.Lists {
 		a.lists = append(a.lists, a.newList(name))
 	}
-	if q.Interval > 0 {
+	if q.Interval > 0 && !q.groupsByTime() {
 		var n uint64
 		a.first, n = q.buckets()
 		a.series = a.newList()
-		a.series.cells.grow(int(n))
+		a.series.grow(int(n))
 	}
 	return a
+}
+
+// newGroups returns the list of GroupBy, with all that is told of groups alone.
+func (a *Aggregator) newGroups() *groupList {
+	l := a.newList(a.query.GroupBy...)
+	if a.query.keysOnly {
+		l.spread = nil
+		return l
+	}
+	for _, name := range a.query.Distinct {
+		l.distinct = append(l.distinct, newPairs(a.column(name)))
+	}
+	if a.query.FirstSeen {
+		l.origins = newOrigins(a.column(commandColumn))
+	}
+	return l
 }
 
 func (a *Aggregator) newList(names ...string) *groupList {
@@ -94,22 +133,36 @@ func (a *Aggregator) newList(names ...string) *groupList {
 	for _, name := range names {
 		l.columns = append(l.columns, a.column(name))
 	}
-	if len(names) > 1 {
-		l.groups = make(map[groupKey]uint32)
+	if len(a.stats) > 0 {
+		l.spread = newSpread(len(a.stats))
 	}
 	return l
+}
+
+// grow makes room for so many groups.
+func (l *groupList) grow(n int) {
+	l.cells.grow(n)
+	if l.spread != nil {
+		l.spread.grow(n)
+	}
+	for _, p := range l.distinct {
+		p.grow(n)
+	}
+	if l.origins != nil {
+		l.origins.grow(n)
+	}
 }
 
 // column returns the column of that name, of which there is one however many
 // lists use it.
 func (a *Aggregator) column(name string) *valueColumn {
 	for _, c := range a.columns {
-		if c.Name == name {
+		if c.asked == name {
 			return c
 		}
 	}
-	at, _ := a.query.Type.Column(name) // Validate and NewType saw to it that there is one
-	c := newValueColumn(at, a.query.Type.Columns[at])
+	c := newValueColumn(a.query.Type, name)
+	c.interval, c.shift = int64(a.query.Interval), a.query.shift
 	a.columns = append(a.columns, c)
 	return c
 }
@@ -123,12 +176,16 @@ func (a *Aggregator) all() []*groupList {
 	return all
 }
 
-// Columns returns the columns of batches that Add reads, beside time.
+// Columns returns the columns of batches that Add reads.
 func (a *Aggregator) Columns() []int {
 	var columns []int
 	for _, c := range a.columns {
-		columns = append(columns, c.at)
+		columns = append(columns, c.column)
 	}
+	if a.series != nil || a.query.FirstSeen {
+		columns = append(columns, event.Time)
+	}
+	columns = append(columns, a.stats...)
 	if a.weight >= 0 {
 		columns = append(columns, a.weight)
 	}
@@ -144,17 +201,36 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 	}
 	a.gatherAddends(b, sel)
 	a.gatherWeights(b, sel)
+	for i, column := range a.stats {
+		a.numbers[i].take(a.query.Type.Columns[column], &b.Columns[column], sel, a.weights)
+	}
 	a.at = slices.Grow(a.at[:0], len(sel))[:len(sel)]
 	for _, l := range append([]*groupList{a.total}, a.lists...) {
-		a.tally(l, l.place(a.at))
+		a.addTo(l, l.place(a.at), b, sel)
 	}
 	if a.series != nil {
 		for i, row := range sel {
 			a.at[i] = uint32(bucketOf(b.Columns[event.Time].Ints[row], int64(a.query.Interval)) - a.first)
 		}
-		a.tally(a.series, a.at)
+		a.addTo(a.series, a.at, b, sel)
 	}
 	return a.checkSize()
+}
+
+// addTo adds the selected rows to the groups that they belong to.
+func (a *Aggregator) addTo(l *groupList, at []uint32, b *event.Batch, sel []int32) {
+	a.tally(l, at)
+	if l.spread != nil {
+		for column := range a.numbers {
+			l.spread.add(column, &a.numbers[column], at)
+		}
+	}
+	for _, p := range l.distinct {
+		p.add(at, nil)
+	}
+	if l.origins != nil {
+		l.origins.add(at, b.Columns[event.Time].Ints, sel, a.weights)
+	}
 }
 
 func (a *Aggregator) checkSize() error {
@@ -163,9 +239,17 @@ func (a *Aggregator) checkSize() error {
 			return &ParamError{Name: "since", Reason: fmt.Sprintf("reaches over more than %d different values of %s; ask for less time or add a filter", maxValues, c.Name)}
 		}
 	}
-	for _, l := range a.lists {
+	for _, l := range a.all() {
 		if l.cells.len() > maxValues {
-			return &ParamError{Name: "group_by", Reason: fmt.Sprintf("makes more than %d groups; ask for less time or add a filter", maxValues)}
+			return &ParamError{Name: a.query.groupParam(), Reason: fmt.Sprintf("makes more than %d groups; ask for less time or add a filter", maxValues)}
+		}
+		if l.spread != nil && max(l.spread.tally.used, len(l.spread.moments)) > maxTally {
+			return &ParamError{Name: "stats", Reason: "takes too much memory for so many groups; ask for less time, fewer columns or larger networks, or add a filter"}
+		}
+		for _, p := range l.distinct {
+			if p.times.used > maxPairs {
+				return &ParamError{Name: "distinct", Reason: fmt.Sprintf("would tell apart more than %d values of %s in the groups; ask for less time, add a filter, or leave out %s", maxPairs, p.column.Name, a.query.groupParam())}
+			}
 		}
 	}
 	return nil
@@ -179,7 +263,7 @@ func (l *groupList) place(at []uint32) []uint32 {
 		clear(at)
 		return at
 	case 1:
-		l.cells.grow(len(l.columns[0].values))
+		l.grow(len(l.columns[0].values))
 		return l.columns[0].codes
 	}
 	for i := range at {
@@ -194,14 +278,13 @@ func (l *groupList) place(at []uint32) []uint32 {
 
 // group is for lists of several columns.
 func (l *groupList) group(key groupKey) uint32 {
-	g, known := l.groups[key]
-	if !known {
-		g = uint32(len(l.keys))
-		l.groups[key] = g
+	g := l.groups.at(key.packed())
+	if *g == 0 {
 		l.keys = append(l.keys, key)
-		l.cells.grow(len(l.keys))
+		*g = int64(len(l.keys))
+		l.grow(len(l.keys))
 	}
-	return g
+	return uint32(*g - 1)
 }
 
 // key returns the codes of a group's values.
@@ -259,7 +342,7 @@ func (a *Aggregator) gatherWeights(b *event.Batch, sel []int32) {
 	}
 }
 
-// tally adds the selected rows to the groups that they belong to.
+// tally counts the selected rows and adds up their numbers.
 func (a *Aggregator) tally(l *groupList, at []uint32) {
 	c := &l.cells
 	c.widen(len(a.breakdown.values))
@@ -283,40 +366,5 @@ func (a *Aggregator) tally(l *groupList, at []uint32) {
 		for s, addend := range a.addends[k*n : k*n+n] {
 			sums[s] += addend
 		}
-	}
-}
-
-// Merge adds what another aggregator of the same summary has seen.
-func (a *Aggregator) Merge(other *Aggregator) error {
-	for i, c := range a.columns {
-		c.translate(other.columns[i])
-	}
-	theirs := other.all()
-	for i, l := range a.all() {
-		l.cells.widen(len(a.breakdown.values))
-		l.merge(theirs[i], a.breakdown.codes)
-	}
-	return a.checkSize()
-}
-
-// merge expects that the columns have just translated those of the other.
-func (l *groupList) merge(other *groupList, breakdown []uint32) {
-	if len(l.columns) == 1 {
-		l.cells.grow(len(l.columns[0].values))
-	}
-	for g := range other.cells.count {
-		to := g
-		switch len(l.columns) {
-		case 0:
-		case 1:
-			to = int(l.columns[0].codes[g])
-		default:
-			key := other.keys[g]
-			for k, c := range l.columns {
-				key[k] = c.codes[key[k]]
-			}
-			to = int(l.group(key))
-		}
-		l.cells.merge(to, &other.cells, g, breakdown)
 	}
 }

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ func TestCursor(t *testing.T) {
 	for _, want := range []Cursor{
 		{Time: 1700000000123456789, Type: "flow", Rank: 0, Question: 1},
 		{Time: -5, Type: "x", Rank: 300000, Question: 1<<64 - 1},
+		{Time: 7, Type: "x", Back: true},
 	} {
 		got, err := ParseCursor(want.String())
 		if err != nil || *got != want {
@@ -36,20 +38,24 @@ func FuzzParseCursor(f *testing.F) {
 }
 
 func TestQuestion(t *testing.T) {
-	base := Events{Types: []*event.Type{flowType, dropType}, Filters: Filters{{"pid", []string{"1", "2"}}, {"command", []string{"a"}}}}
+	base := Events{Types: []*event.Type{flowType, dropType}, Filters: Filters{{Column: "pid", Values: []string{"1", "2"}}, {Column: "command", Values: []string{"a"}}}}
 	same := map[string]func(q *Events){
-		"window":          func(q *Events) { q.Window.Since = time.Unix(1, 0) },
-		"limit":           func(q *Events) { q.Limit = 5 },
-		"order of types":  func(q *Events) { q.Types = []*event.Type{dropType, flowType} },
-		"order of values": func(q *Events) { q.Filters = Filters{{"command", []string{"a"}}, {"pid", []string{"2", "1"}}} },
+		"window":         func(q *Events) { q.Window.Since = time.Unix(1, 0) },
+		"limit":          func(q *Events) { q.Limit = 5 },
+		"order of types": func(q *Events) { q.Types = []*event.Type{dropType, flowType} },
+		"order of values": func(q *Events) {
+			q.Filters = Filters{{Column: "command", Values: []string{"a"}}, {Column: "pid", Values: []string{"2", "1"}}}
+		},
 	}
 	other := map[string]func(q *Events){
 		"types":   func(q *Events) { q.Types = q.Types[:1] },
 		"order":   func(q *Events) { q.Ascending = true },
 		"filters": func(q *Events) { q.Filters = nil },
-		"value":   func(q *Events) { q.Filters = Filters{{"pid", []string{"1", "3"}}, {"command", []string{"a"}}} },
+		"value": func(q *Events) {
+			q.Filters = Filters{{Column: "pid", Values: []string{"1", "3"}}, {Column: "command", Values: []string{"a"}}}
+		},
 		"where a value belongs": func(q *Events) {
-			q.Filters = Filters{{"pid", []string{"1"}}, {"command", []string{"2", "a"}}}
+			q.Filters = Filters{{Column: "pid", Values: []string{"1"}}, {Column: "command", Values: []string{"2", "a"}}}
 		},
 	}
 	for name, change := range same {
@@ -71,12 +77,13 @@ func TestQuestion(t *testing.T) {
 func TestValidateEvents(t *testing.T) {
 	types := []*event.Type{flowType}
 	tests := map[string]Events{
-		"type":  {},
-		"limit": {Types: types, Limit: -1},
-		"until": {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
+		"type":   {},
+		"limit":  {Types: types, Limit: -1},
+		"limit ": {Types: types, Limit: MaxLimit + 1, Cursor: &Cursor{Back: true}},
+		"until":  {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
 	}
 	for name, q := range tests {
-		wantParam(t, q.Validate(), name)
+		wantParam(t, q.Validate(), strings.TrimSpace(name))
 	}
 	if err := (Events{Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(2, 0)}}).Validate(); err != nil {
 		t.Error(err)

@@ -15,16 +15,16 @@ type Exact struct {
 }
 
 // Exact returns those filters that an index of values can answer: filters of
-// networks and of ids are left out.
+// networks and of ids are left out, and all that name no values to look for.
 func (f Filters) Exact(t *event.Type) (all []Exact) {
 	for _, filter := range f {
 		i, ok := t.Column(filter.Column)
-		if !ok {
+		if !ok || filter.Op != Equal {
 			continue
 		}
 		e, exact := Exact{Name: filter.Column}, true
 		for _, text := range filter.Values {
-			w, err := parseWanted(t.Columns[i], text)
+			w, err := parseWanted(t.Columns[i], filter.Op, text)
 			if err != nil {
 				continue // possible for another type
 			}
@@ -32,10 +32,11 @@ func (f Filters) Exact(t *event.Type) (all []Exact) {
 			case event.KindInt:
 				e.Numbers = append(e.Numbers, w.number)
 			case event.KindString:
+				exact = exact && !w.begins
 				e.Texts = append(e.Texts, w.text)
 			case event.KindIP:
-				exact = exact && w.prefix.IsSingleIP()
-				e.Addresses = append(e.Addresses, w.prefix.Addr())
+				exact = exact && w.network.IsSingleIP()
+				e.Addresses = append(e.Addresses, w.network.Addr())
 			default:
 				exact = false
 			}

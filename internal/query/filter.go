@@ -1,68 +1,108 @@
 package query
 
 import (
-	"errors"
-	"fmt"
+	"cmp"
 	"maps"
-
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// Filter wants one of Values, as the user gave them, in a column.
+// Filter asks something of a column.
 type Filter struct {
 	Column string
-	Values []string
+	Values []string // as the user gave them
+	Op     Op
 }
 
 // Filters must all match.
 type Filters []Filter
 
-// ParseFilters checks the wanted values of columns against the types that are
-// asked for. At least one of the types must have each column, and each value
-// must be possible for one of them. Errors are a *ParamError named as the column.
+// ParseFilters checks what is asked of columns against the types that are
+// asked for. The keys are those of Params: a column, with an operator or without.
+// At least one of the types must have each column, and each value must be
+// possible for one of them. Errors are a *ParamError named as the column.
 func ParseFilters(types []*event.Type, values map[string][]string) (Filters, error) {
 	var filters Filters
-	for _, column := range slices.Sorted(maps.Keys(values)) {
-		if err := checkFilter(types, column, values[column]); err != nil {
-			return nil, err
-		}
-		if len(values[column]) > 0 {
-			filters = append(filters, Filter{Column: column, Values: values[column]})
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		for _, value := range values[key] {
+			var err error
+			if slices.Contains(Presence, key) {
+				filters, err = filters.addPresence(types, key, value)
+			} else {
+				filters, err = filters.add(types, parseExpression(key, value))
+			}
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
+	slices.SortStableFunc(filters, func(a, b Filter) int { return cmp.Compare(a.Column, b.Column) })
 	return filters, nil
 }
 
-func checkFilter(types []*event.Type, column string, values []string) error {
-	var declared []event.Column
+// add puts a value beside others of the same column and operator.
+func (f Filters) add(types []*event.Type, e expression) (Filters, error) {
+	if err := checkFilter(types, e); err != nil {
+		return nil, err
+	}
+	for i := range f {
+		if f[i].Column == e.column && f[i].Op == e.op {
+			f[i].Values = append(f[i].Values, e.operand)
+			return f, nil
+		}
+	}
+	return append(f, Filter{Column: e.column, Op: e.op, Values: []string{e.operand}}), nil
+}
+
+// addPresence takes names with commas between them.
+func (f Filters) addPresence(types []*event.Type, param, names string) (Filters, error) {
+	for name := range strings.SplitSeq(names, ",") {
+		name = strings.TrimSpace(name)
+		declared := declarations(types, name)
+		switch {
+		case name == "":
+			return nil, &ParamError{Name: param, Reason: "names no column"}
+		case len(declared) == 0:
+			return nil, &ParamError{Name: param, Value: name, Reason: "is not a column of " + typeNames(types)}
+		case declared[0].Kind == event.KindTime:
+			return nil, &ParamError{Name: param, Value: name, Reason: "is in every event"}
+		}
+		f = append(f, Filter{Column: name, Op: Op(param)})
+	}
+	return f, nil
+}
+
+// declarations are those of a column in each of the types that has it.
+func declarations(types []*event.Type, column string) (all []event.Column) {
 	for _, t := range types {
 		if i, ok := t.Column(column); ok {
-			declared = append(declared, t.Columns[i])
+			all = append(all, t.Columns[i])
 		}
 	}
-	if len(declared) == 0 {
-		return &ParamError{Name: column, Reason: "is not a column of " + typeNames(types)}
+	return all
+}
+
+func checkFilter(types []*event.Type, e expression) error {
+	declared := declarations(types, e.column)
+	switch {
+	case len(declared) == 0:
+		return &ParamError{Name: e.column, Reason: "is not a column of " + typeNames(types)}
+	case declared[0].Kind == event.KindTime:
+		return &ParamError{Name: e.column, Reason: "is not filtered by value; use since and until"}
+	case e.op == notOp:
+		return &ParamError{Name: e.column, Reason: "is followed by an operator that there is not (want =, !=, <, <=, > or >=)"}
+	case e.operand == "":
+		return &ParamError{Name: e.column, Reason: "is empty (absent=" + e.column + " asks for events that have no value there)"}
 	}
-	if declared[0].Kind == event.KindTime {
-		return &ParamError{Name: column, Reason: "is not filtered by value; use since and until"}
-	}
-	for _, text := range values {
-		var reason error
-		for _, c := range declared {
-			if _, reason = parseWanted(c, text); reason == nil {
-				break
-			}
+	var reason error
+	for _, c := range declared {
+		if _, reason = parseWanted(c, e.op, e.operand); reason == nil {
+			return nil
 		}
-		if reason != nil {
-			return &ParamError{Name: column, Value: text, Reason: reason.Error()}
-		}
 	}
-	return nil
+	return &ParamError{Name: e.column, Value: e.operand, Reason: reason.Error()}
 }
 
 func typeNames(types []*event.Type) string {
@@ -71,59 +111,4 @@ func typeNames(types []*event.Type) string {
 		names[i] = t.Name
 	}
 	return strings.Join(names, " or ")
-}
-
-// wanted is one value that a filter lets through. Which fields are in use
-// follows from the kind of the column.
-type wanted struct {
-	text   string       // KindString; the scope of a KindID
-	number int64        // KindInt; the number of a KindID
-	prefix netip.Prefix // KindIP
-}
-
-// parseWanted reads one value of a filter. The error is only the reason: the
-// caller adds the name and value.
-func parseWanted(c event.Column, text string) (w wanted, err error) {
-	switch c.Kind {
-	case event.KindInt:
-		if w.number, err = strconv.ParseInt(text, 10, 64); err != nil {
-			err = errors.New("is not a whole number")
-		}
-	case event.KindString:
-		w.text = text
-		if text == "" {
-			err = fmt.Errorf("is empty")
-		} else if len(c.Values) > 0 && !slices.Contains(c.Values, text) {
-			err = fmt.Errorf("is not possible (want %s)", strings.Join(c.Values, ", "))
-		}
-	case event.KindIP:
-		if w.prefix, err = parsePrefix(text); err != nil {
-			err = fmt.Errorf("is not an IP address or a network such as 10.0.0.0/8")
-		}
-	case event.KindID:
-		if w.text, w.number, err = event.ParseID(text); err != nil {
-			err = fmt.Errorf("is not an id such as events show it (%s)", c.Example)
-		}
-	default:
-		err = fmt.Errorf("cannot be filtered by")
-	}
-	return w, err
-}
-
-// parsePrefix reads an address or a network. v4-mapped ones become IPv4, as
-// events hold them.
-func parsePrefix(text string) (netip.Prefix, error) {
-	if !strings.Contains(text, "/") {
-		ip, err := event.ParseIP(text)
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-		addr, _ := netip.AddrFromSlice([]byte(ip)) // 4 or 16 bytes
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked(), err
 }

@@ -1,7 +1,9 @@
 package query
 
 import (
+	"math"
 	"net/netip"
+	"strings"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -15,13 +17,18 @@ type Matcher struct {
 
 // ColumnMatcher tells which values of one column a filter lets through.
 type ColumnMatcher struct {
-	column   int
-	kind     event.Kind
-	numbers  map[int64]struct{}  // KindInt
-	texts    map[string]struct{} // KindString
-	prefixes []netip.Prefix      // KindIP
-	printed  []string            // of them, if all are single addresses; of ids all
-	ids      map[id]struct{}     // KindID
+	column int
+	kind   event.Kind
+	not    bool // the others are let through, and absent ones
+	any    bool // every value is one
+
+	least, most int64               // KindInt, if there are no numbers
+	numbers     map[int64]struct{}  // KindInt
+	texts       map[string]struct{} // KindString
+	beginnings  []string            // of a KindString
+	networks    []netip.Prefix      // KindIP
+	printed     []string            // of them, if all are single addresses; or the ids
+	ids         map[id]struct{}     // KindID
 }
 
 type id struct {
@@ -30,45 +37,96 @@ type id struct {
 }
 
 // Compile prepares the filters for a type. A type that lacks a column, or to
-// which none of its wanted values can belong, matches nothing.
+// which none of its wanted values can belong, matches nothing, or all if they are
+// unwanted.
 func (f Filters) Compile(t *event.Type) Matcher {
 	var m Matcher
 	for _, filter := range f {
-		i, ok := t.Column(filter.Column)
-		if !ok {
-			return Matcher{nothing: true}
-		}
-		c := &ColumnMatcher{
-			column: i, kind: t.Columns[i].Kind,
-			numbers: map[int64]struct{}{}, texts: map[string]struct{}{}, ids: map[id]struct{}{},
-		}
-		possible := false
-		for _, text := range filter.Values {
-			w, err := parseWanted(t.Columns[i], text)
-			if err != nil {
-				continue // possible for another of the types asked for: ParseFilters checked that
-			}
-			possible = true
-			c.numbers[w.number] = struct{}{}
-			c.texts[w.text] = struct{}{}
-			c.prefixes = append(c.prefixes, w.prefix)
-			switch {
-			case w.prefix.IsSingleIP():
-				c.printed = append(c.printed, w.prefix.Addr().String())
-			case c.kind == event.KindID:
-				c.printed = append(c.printed, event.FormatID(w.text, w.number))
-			}
-			c.ids[id{w.text, w.number}] = struct{}{}
-		}
+		c, possible := filter.compile(t)
 		if !possible {
+			if filter.Op == NotEqual || filter.Op == Absent {
+				continue
+			}
 			return Matcher{nothing: true}
-		}
-		if len(c.printed) < len(c.prefixes) {
-			c.printed = nil
 		}
 		m.columns = append(m.columns, c)
 	}
 	return m
+}
+
+// compile reports false if no value of the type can be one that the filter names.
+func (f Filter) compile(t *event.Type) (c *ColumnMatcher, possible bool) {
+	i, ok := t.Column(f.Column)
+	if !ok {
+		return nil, false
+	}
+	c = &ColumnMatcher{
+		column: i, kind: t.Columns[i].Kind, not: f.Op == NotEqual || f.Op == Absent,
+		any: f.Op == Present || f.Op == Absent, least: math.MinInt64, most: math.MaxInt64,
+	}
+	possible = c.any
+	for _, text := range f.Values {
+		w, err := parseWanted(t.Columns[i], f.Op, text)
+		if err != nil {
+			continue // possible for another of the types asked for: ParseFilters checked that
+		}
+		possible = true
+		if f.Op.isRange() {
+			c.limit(f.Op, w.number)
+		} else {
+			c.add(w)
+		}
+	}
+	if len(c.printed) < len(c.networks) {
+		c.printed = nil
+	}
+	return c, possible && c.least <= c.most
+}
+
+// limit narrows the range of numbers.
+func (c *ColumnMatcher) limit(op Op, n int64) {
+	switch {
+	case op == Less && n == math.MinInt64, op == Greater && n == math.MaxInt64:
+		c.least, c.most = math.MaxInt64, math.MinInt64 // there is none
+	case op == Less:
+		c.most = min(c.most, n-1)
+	case op == LessOrEqual:
+		c.most = min(c.most, n)
+	case op == Greater:
+		c.least = max(c.least, n+1)
+	case op == GreaterOrEqual:
+		c.least = max(c.least, n)
+	}
+}
+
+// add adds a value to those of which an event must have one.
+func (c *ColumnMatcher) add(w wanted) {
+	switch c.kind {
+	case event.KindInt:
+		c.numbers = with(c.numbers, w.number)
+	case event.KindString:
+		if w.begins {
+			c.beginnings = append(c.beginnings, w.text)
+		} else {
+			c.texts = with(c.texts, w.text)
+		}
+	case event.KindIP:
+		c.networks = append(c.networks, w.network)
+		if w.network.IsSingleIP() {
+			c.printed = append(c.printed, w.network.Addr().String())
+		}
+	case event.KindID:
+		c.ids = with(c.ids, id{w.text, w.number})
+		c.printed = append(c.printed, event.FormatID(w.text, w.number))
+	}
+}
+
+func with[K comparable](set map[K]struct{}, key K) map[K]struct{} {
+	if set == nil {
+		set = make(map[K]struct{})
+	}
+	set[key] = struct{}{}
+	return set
 }
 
 // Nothing reports that no event of the type can match.
@@ -115,28 +173,26 @@ func (c *ColumnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 	kept := sel[:0]
 	if c.kind == event.KindInt {
 		for _, row := range sel {
-			if v.Valid[row] && c.Number(v.Ints[row]) {
+			if (v.Valid[row] && c.Number(v.Ints[row])) != c.not {
 				kept = append(kept, row)
 			}
 		}
 		return kept
 	}
 	// Each different value is looked at once; code 0 is an absent one.
-	matches := make([]bool, 1+len(v.Dict))
+	named := make([]bool, 1+len(v.Dict))
 	for i, s := range v.Dict {
-		matches[i+1] = c.Text(s)
+		named[i+1] = c.kind == event.KindID || c.Text(s)
 	}
 	for _, row := range sel {
 		code := v.Codes[row]
-		if !matches[code] {
-			continue
+		is := named[code]
+		if is && c.kind == event.KindID {
+			is = c.ID(v.Dict[code-1], v.Ints[row])
 		}
-		if c.kind == event.KindID {
-			if !c.ID(v.Dict[code-1], v.Ints[row]) {
-				continue
-			}
+		if is != c.not {
+			kept = append(kept, row)
 		}
-		kept = append(kept, row)
 	}
 	return kept
 }
@@ -144,34 +200,47 @@ func (c *ColumnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 // Column returns the position of the column.
 func (c *ColumnMatcher) Column() int { return c.column }
 
+// Not tells that the filter lets through what Number, Text or ID refuse, and
+// events without a value.
+func (c *ColumnMatcher) Not() bool { return c.not }
+
 // Number looks at a value of a KindInt column.
 func (c *ColumnMatcher) Number(n int64) bool {
+	if c.numbers == nil {
+		return n >= c.least && n <= c.most
+	}
 	_, ok := c.numbers[n]
 	return ok
 }
 
-// Text looks at a value of a batch's dictionary. Of an id that is the scope;
-// see ID.
+// Text looks at a value of a batch's dictionary, which is that of a KindString
+// or KindIP column.
 func (c *ColumnMatcher) Text(s string) bool {
-	if c.kind != event.KindIP {
+	if c.any {
+		return true
+	}
+	if c.kind == event.KindString {
 		_, ok := c.texts[s]
+		for i := 0; !ok && i < len(c.beginnings); i++ {
+			ok = strings.HasPrefix(s, c.beginnings[i])
+		}
 		return ok
 	}
 	ip, ok := netip.AddrFromSlice([]byte(s))
-	for _, p := range c.prefixes {
-		if ok && p.Contains(ip) {
+	for _, network := range c.networks {
+		if ok && network.Contains(ip) {
 			return true
 		}
 	}
 	return false
 }
 
-// Printed returns the wanted addresses of a KindIP column, or the wanted ids of
-// a KindID column, as they are printed; none if networks are wanted too.
+// Printed returns the addresses that a filter of a KindIP column names, or the ids
+// of a KindID column, as they are printed; none if it names networks too.
 func (c *ColumnMatcher) Printed() []string { return c.printed }
 
 // ID looks at a value of a KindID column.
 func (c *ColumnMatcher) ID(scope string, n int64) bool {
 	_, ok := c.ids[id{scope, n}]
-	return ok
+	return ok || c.any
 }

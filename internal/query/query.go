@@ -23,6 +23,8 @@ type Events struct {
 	Limit     int  // at most so many events; 0 means all
 	Ascending bool // oldest first; otherwise newest first
 	Cursor    *Cursor
+	Fields    []string // names of columns, or "type": the others are absent in the answer; none: all
+	Total     bool     // count all events that match, on this page or not
 }
 
 // Summary asks for counts and sums of events of one type.
@@ -30,17 +32,30 @@ type Summary struct {
 	Type     *event.Type
 	Window   Window
 	Filters  Filters
-	GroupBy  []string      // names of up to three columns: one list of groups
+	GroupBy  []string      // up to three columns, networks ("destination_ip/24"), or "time" in steps of Interval: one list of groups
 	Lists    []string      // names of columns: for each a list of its values
 	Distinct []string      // names of columns: their different values are counted
 	Sums     []string      // names of columns to be added up; nil: those that declare it
 	Top      int           // at most so many groups in each list; 0 means all
 	Interval time.Duration // 0: no series
+	// Unweighted counts events, whatever they stand for (see event.Type.Weight).
+	Unweighted bool
+
+	OrderBy   string        // what the groups are ordered by, see order.go; empty: their count
+	Ascending bool          // smallest first
+	Stats     []string      // names of columns of numbers: how these are spread
+	Compare   time.Duration // the same is asked of the window that begins so much earlier; 0: it is not
+	FirstSeen bool          // only the groups of GroupBy that have no event before the window
+
+	keysOnly bool  // only the figures that every summary has are told of groups
+	shift    int64 // of an earlier question: what is to be added to numbers of intervals to compare them
 }
 
 // Page says how an answer of events ended.
 type Page struct {
 	Next     *Cursor // where the next page begins; nil when there is nothing more
+	Prev     *Cursor // where the page before ends; nil when there is none
+	Total    int64   // if it was asked for
 	Coverage Coverage
 }
 

@@ -18,8 +18,10 @@ var (
 			{Name: "protocol", Kind: event.KindString, Description: "Protocol.", Values: []string{"tcp", "udp"}, Distinct: true},
 			{Name: "address", Kind: event.KindIP, Description: "Address.", Distinct: true},
 			{Name: "port", Kind: event.KindInt, Description: "Port."},
-			{Name: "sent", Kind: event.KindInt, Description: "Bytes sent.", Sum: true},
+			{Name: "sent", Kind: event.KindInt, Unit: "bytes", Description: "Bytes sent.", Sum: true},
 			{Name: "received", Kind: event.KindInt, Description: "Bytes received.", Sum: true},
+			{Name: "took_ns", Kind: event.KindInt, Unit: "ns", Description: "How long."},
+			{Name: "took_us", Kind: event.KindInt, Unit: "us", Description: "How long."},
 			{Name: "flow_id", Kind: event.KindID, Description: "Id.", Example: "boot-1"},
 		},
 	})

@@ -11,17 +11,32 @@ type SummaryResult struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 	Figures
-	// Distinct counts the different values of the columns asked for.
-	Distinct map[string]int64 `json:"distinct,omitempty"`
 	// Top holds one list for each of the columns asked for. Events that have no
 	// value there are in no list.
 	Top map[string][]Group `json:"top,omitempty"`
-	// Groups and GroupsTotal are there with GroupBy only. The total counts
-	// the groups before all but the top ones are cut off.
-	Groups      []Group  `json:"groups,omitzero"`
-	GroupsTotal int      `json:"groups_total,omitzero"`
-	Series      []Bucket `json:"series,omitzero"` // with Interval only
-	Coverage    Coverage `json:"coverage"`
+	// Groups and GroupsTotal are there with group_by and first_seen only. The total
+	// counts the groups before all but the top ones are cut off.
+	Groups      []Group `json:"groups,omitzero"`
+	GroupsTotal int     `json:"groups_total,omitzero"`
+	// Changes counts the groups by what became of them; with compare only.
+	Changes map[string]int `json:"changes,omitempty"`
+	Series  []Bucket       `json:"series,omitzero"` // with interval only
+	// StatsError is by how much percentiles can be off, as a part of them (0.01:
+	// one per cent). Numbers below 128 are exact.
+	StatsError float64  `json:"stats_error,omitempty"`
+	Coverage   Coverage `json:"coverage"`
+	// Before is the earlier window; with compare only.
+	Before *Earlier `json:"before,omitempty"`
+	// History is what is known of the time before the window; with first_seen only.
+	History *Coverage `json:"history,omitempty"`
+}
+
+// Earlier is the figures of the window that an answer is compared with.
+type Earlier struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	Figures
+	Coverage Coverage `json:"coverage"`
 }
 
 // Figures are the numbers of a set of events.
@@ -34,13 +49,46 @@ type Figures struct {
 	Counts map[string]int64 `json:"counts"`
 	// Sums adds up the known values of the columns that ask for it.
 	Sums map[string]int64 `json:"sums"`
+	// Stats tells how the numbers of the columns asked for are spread. Columns in
+	// which no event has a value are left out.
+	Stats map[string]Stats `json:"stats,omitempty"`
+	// Distinct counts the different values of the columns asked for.
+	Distinct map[string]int64 `json:"distinct,omitempty"`
+}
+
+// Stats tell how the numbers of a column are spread. A percentile is the
+// smallest number that so many per cent of all do not exceed, but for StatsError.
+type Stats struct {
+	Count int64   `json:"count"` // numbers there are
+	Min   int64   `json:"min"`
+	Max   int64   `json:"max"`
+	Avg   float64 `json:"avg"`
+	P50   int64   `json:"p50"`
+	P95   int64   `json:"p95"`
+	P99   int64   `json:"p99"`
 }
 
 // Group is the figures of the events that share a key.
 type Group struct {
 	Key []KeyValue `json:"-"` // written by MarshalJSON
+	// FirstSeen is the time of the group's first event, and TopCommand the command
+	// that has most of its events; with first_seen only.
+	FirstSeen  time.Time `json:"first_seen,omitzero"`
+	TopCommand string    `json:"top_command,omitempty"`
 	Figures
+	// Change is "new" (there was none before), "gone", "changed" or "same" (count, counts and
+	// sums are), and Before the figures of the earlier window; with compare only.
+	Change string   `json:"change,omitempty"`
+	Before *Figures `json:"before,omitempty"`
 }
+
+// What became of a group since the earlier window.
+const (
+	ChangeNew     = "new"
+	ChangeGone    = "gone"
+	ChangeChanged = "changed"
+	ChangeSame    = "same"
+)
 
 // KeyValue is the value of one column that the events of a group share.
 type KeyValue struct {
@@ -49,7 +97,7 @@ type KeyValue struct {
 }
 
 // MarshalJSON writes one flat object: the columns of the key under their own
-// names, absent ones left out, then the figures.
+// names, absent ones left out, then the rest.
 func (g Group) MarshalJSON() ([]byte, error) {
 	dst := []byte{'{'}
 	for _, k := range g.Key {
@@ -63,15 +111,17 @@ func (g Group) MarshalJSON() ([]byte, error) {
 		dst = append(append(append(dst, '"'), k.Column...), `":`...)
 		dst = append(append(dst, value...), ',')
 	}
-	figures, err := json.Marshal(g.Figures)
+	type plain Group // without this method
+	rest, err := json.Marshal(plain(g))
 	if err != nil {
 		return nil, err
 	}
-	return append(dst, figures[1:]...), nil
+	return append(dst, rest[1:]...), nil
 }
 
 // Bucket is the figures of one interval of a series.
 type Bucket struct {
 	Time time.Time `json:"time"` // its beginning; buckets are aligned to the Unix epoch
 	Figures
+	Before *Figures `json:"before,omitempty"` // of the same part of the earlier window; with compare only
 }

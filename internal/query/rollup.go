@@ -46,26 +46,58 @@ func NewRollup(t *event.Type) *Aggregator {
 // answer at all, see FromRollups.
 func (q Summary) Sections() []string {
 	total := rollupTotal
-	if len(q.Filters) == 1 {
+	if len(q.Filters) > 0 {
 		total = q.Filters[0].Column
 	}
-	return slices.Concat([]string{total}, q.GroupBy, q.Lists, q.Distinct)
+	names := []string{total}
+	if column, ok := q.rollupKey(); ok && column != "" {
+		names = append(names, column)
+	} else if len(q.GroupBy) > 0 { // time alone
+		names = append(names, total)
+	}
+	return slices.Concat(names, q.Lists, q.Distinct)
 }
 
-// FromRollups tells whether rollups hold all that is asked for: at most one
-// filter, and with one nothing else but that column.
+// rollupKey returns the column whose values tell the groups apart, beside time;
+// none for time alone. Rollups know no combinations of columns.
+func (q Summary) rollupKey() (column string, ok bool) {
+	for _, text := range q.GroupBy {
+		if text == timeColumn {
+			continue
+		}
+		if column != "" {
+			return "", false
+		}
+		k, _ := parseKey(q.Type, text)
+		column = q.Type.Columns[k.column].Name
+	}
+	return column, true
+}
+
+// FromRollups tells whether rollups hold all that is asked for: filters of one
+// column at most, and with these nothing else but that column.
 func (q Summary) FromRollups() bool {
 	held := RollupColumns(q.Type)
-	if len(q.Filters) > 1 || len(q.GroupBy) > 1 || q.Interval%RollupInterval != 0 {
+	column, ok := q.rollupKey()
+	perGroup := len(q.GroupBy) > 0 && len(q.Distinct) > 0 && !q.keysOnly
+	weighted := q.Unweighted && q.Type.Weight != "" // as rollups are
+	if !ok || perGroup || weighted || len(q.Stats) > 0 || q.FirstSeen || q.Interval%RollupInterval != 0 {
 		return false
 	}
-	if len(q.Filters) == 1 {
-		if !slices.Contains(held, q.Filters[0].Column) {
+	if len(q.Filters) > 0 && slices.Contains(q.Distinct, q.Type.Breakdown) {
+		return false // every value of the breakdown is noted, also where the filters leave none
+	}
+	for _, f := range q.Filters {
+		if !slices.Contains(held, f.Column) {
 			return false
 		}
-		held = []string{q.Filters[0].Column}
+		held = []string{f.Column}
 	}
-	for _, name := range slices.Concat(q.GroupBy, q.Lists, q.Distinct) {
+	names := slices.Concat(q.Lists, q.Distinct)
+	if column != "" {
+		names = append(names, column)
+	}
+	for _, name := range names {
 		if !slices.Contains(held, name) {
 			return false
 		}

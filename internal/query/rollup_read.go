@@ -16,12 +16,10 @@ import (
 // answer, see FromRollups.
 func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
 	var keep keeper
-	if len(a.query.Filters) == 1 {
-		m := a.query.Filters.Compile(a.query.Type)
-		if m.Nothing() {
-			return nil
-		}
-		keep = m.columns[0].value
+	if m := a.query.Filters.Compile(a.query.Type); m.Nothing() {
+		return nil
+	} else if len(m.columns) > 0 {
+		keep = m.value
 	}
 	parts := make([]*section, len(sections))
 	for i, name := range a.query.Sections() {
@@ -33,8 +31,7 @@ func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
 	a.addTotal(begin, parts[0], keep)
 	for i, l := range a.lists {
 		part := parts[1+i]
-		part.codes(l.columns[0], keep)
-		l.cells.grow(len(l.columns[0].values))
+		l.placeSection(begin, part, keep)
 		part.addTo(&l.cells, len(a.breakdown.values))
 	}
 	for i, distinct := range a.query.Distinct {
@@ -46,9 +43,44 @@ func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
 	return a.checkSize()
 }
 
-// keeper tells which values are wanted; nil: all, the absent one included, which
-// no filter lets through.
-type keeper func(value) bool
+// keeper tells which values are wanted, and whether the absent one is; without one
+// all are.
+type keeper func(v value, present bool) bool
+
+// placeSection finds the group of each value of a section, and makes room for
+// it. Of the list's columns, one has the section's values at most; time is that
+// of the rollup.
+func (l *groupList) placeSection(begin time.Time, s *section, keep keeper) {
+	var k groupKey
+	valued := -1
+	for i, c := range l.columns {
+		if c.Kind == event.KindTime {
+			k[i] = c.bucket(begin.UnixNano())
+		} else {
+			valued = i
+		}
+	}
+	if valued >= 0 {
+		s.codes(l.columns[valued], keep)
+	} else {
+		s.at = s.at[:0]
+		for _, wanted := range s.kept(keep) {
+			if s.at = append(s.at, k[0]); !wanted {
+				s.at[len(s.at)-1] = leftOut
+			}
+		}
+	}
+	if len(l.columns) == 1 {
+		l.grow(len(l.columns[0].values))
+		return
+	}
+	for i, code := range s.at {
+		if code != leftOut {
+			k[valued] = code
+			s.at[i] = l.group(k)
+		}
+	}
+}
 
 // addTotal adds the figures of all values that are kept.
 func (a *Aggregator) addTotal(begin time.Time, s *section, keep keeper) {
@@ -130,7 +162,7 @@ func (s *section) eachValue(do func(text []byte, number int64)) {
 // that have the codes of the column.
 func (s *section) codes(c *valueColumn, keep keeper) {
 	s.at = make([]uint32, 1, 1+s.values)
-	if keep != nil {
+	if keep != nil && !keep(value{}, false) {
 		s.at[0] = leftOut
 	}
 	s.eachValue(func(text []byte, number int64) {
@@ -141,8 +173,11 @@ func (s *section) codes(c *valueColumn, keep keeper) {
 		} else if keep != nil {
 			v = c.values[code]
 		}
+		if c.networks != nil { // what is kept is addresses
+			v = value{string(text), number}
+		}
 		switch {
-		case keep != nil && !keep(v):
+		case keep != nil && !keep(v, true):
 			code = leftOut
 		case !known:
 			code = c.code(v)
@@ -154,9 +189,9 @@ func (s *section) codes(c *valueColumn, keep keeper) {
 // kept reads the values and tells which are wanted, the absent one first.
 func (s *section) kept(keep keeper) []bool {
 	kept := make([]bool, 1, 1+s.values)
-	kept[0] = keep == nil
+	kept[0] = keep == nil || keep(value{}, false)
 	s.eachValue(func(text []byte, number int64) {
-		kept = append(kept, keep == nil || keep(value{string(text), number}))
+		kept = append(kept, keep == nil || keep(value{string(text), number}, true))
 	})
 	return kept
 }
@@ -186,12 +221,15 @@ func (s *section) addTo(c *cells, breakdown int) {
 	}
 }
 
-// value is for those of rollups, and not for the absent one.
-func (c *ColumnMatcher) value(v value) bool {
-	if c.kind == event.KindInt {
-		return c.Number(v.number)
+// value is for filters that are all of one column, which rollups have.
+func (m Matcher) value(v value, present bool) bool {
+	for _, c := range m.columns {
+		is := present && (c.kind == event.KindInt && c.Number(v.number) || c.kind != event.KindInt && c.Text(v.text))
+		if is == c.not {
+			return false
+		}
 	}
-	return c.Text(v.text)
+	return true
 }
 
 var errSection = errors.New("is damaged")

@@ -63,7 +63,20 @@ func TestRollupsAgainstEvents(t *testing.T) {
 			{Interval: 2 * time.Hour},
 			{Filters: Filters{{Column: "command", Values: []string{"curl", "nginx"}}}},
 			{Filters: Filters{{Column: "state", Values: []string{"closed"}}}, GroupBy: []string{"state"}, Interval: time.Hour},
+			{GroupBy: []string{"address/31"}, Interval: time.Hour},
+			{GroupBy: []string{"time"}, Interval: time.Hour},
+			{GroupBy: []string{"time", "command"}, Interval: time.Hour, Top: 2},
+			{GroupBy: []string{"address/30/8", "time"}, Interval: 2 * time.Hour, OrderBy: "sent", Ascending: true},
+			{GroupBy: []string{"time"}, Interval: time.Hour, Filters: Filters{{Column: "command", Op: Equal, Values: []string{"curl"}}}},
+			{GroupBy: []string{"time", "address/31"}, Interval: time.Hour, Filters: Filters{{Column: "address", Op: Equal, Values: []string{"10.0.0.1", "::/0"}}}},
 			{Filters: Filters{{Column: "address", Values: []string{"10.0.0.0/31"}}}, Lists: []string{"address"}, Distinct: []string{"address"}},
+			{Filters: Filters{{Column: "state", Values: []string{"closed"}, Op: NotEqual}}, GroupBy: []string{"state"}},
+			{Filters: Filters{{Column: "command", Op: Absent}}, Lists: []string{"command"}, Interval: time.Hour},
+			{Filters: Filters{{Column: "address", Op: Present}}, Lists: []string{"address"}},
+			{Filters: Filters{{Column: "command", Values: []string{"c*"}}, {Column: "command", Values: []string{"curl"}, Op: NotEqual}}},
+			{Filters: Filters{{Column: "command", Values: []string{"c*"}, Op: NotEqual}, {Column: "command", Op: Present}}, GroupBy: []string{"command"}},
+			{Filters: Filters{{Column: "address", Values: []string{"10.0.0.0/8"}, Op: NotEqual}}, Distinct: []string{"address"}},
+			{Filters: Filters{{Column: "protocol", Values: []string{"icmp"}, Op: NotEqual}}, Interval: 3 * time.Hour},
 		} {
 			q.Type, q.Window = flowType, window(0, 3*hour)
 			if !q.FromRollups() {
@@ -112,11 +125,17 @@ func TestFromRollups(t *testing.T) {
 	for _, q := range []Summary{
 		{GroupBy: []string{"port"}},
 		{GroupBy: []string{"command", "address"}},
+		{GroupBy: []string{"command", "time", "address"}, Interval: time.Hour},
+		{GroupBy: []string{"command"}, Distinct: []string{"address"}},
+		{GroupBy: []string{"command"}, FirstSeen: true},
+		{Stats: []string{"sent"}},
 		{Lists: []string{"pid"}},
 		{Distinct: []string{"flow_id"}},
 		{Interval: time.Minute},
 		{Filters: Filters{{Column: "pid", Values: []string{"1"}}}},
 		{Filters: Filters{{Column: "command", Values: []string{"x"}}}, Lists: []string{"address"}},
+		{Filters: Filters{{Column: "state", Values: []string{"open"}}}, Distinct: []string{"state"}},
+		{Filters: Filters{{Column: "sent", Values: []string{"1"}, Op: Greater}}},
 		{Filters: Filters{{Column: "command", Values: []string{"x"}}, {Column: "state", Values: []string{"open"}}}},
 	} {
 		q.Type = flowType

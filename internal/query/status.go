@@ -6,7 +6,8 @@ import "time"
 // declared here so that those who only show it need not import the store.
 type Status struct {
 	Path       string       `json:"path"`
-	Bytes      int64        `json:"bytes"` // size of the file
+	Bytes      int64        `json:"bytes"`      // size of the file
+	FreeBytes  int64        `json:"free_bytes"` // of these, pages that are used again before the file grows
 	ReadOnly   bool         `json:"read_only"`
 	Pending    int64        `json:"pending"`             // events in memory, not yet in the file
 	LastFlush  time.Time    `json:"last_flush,omitzero"` // the last write that succeeded

@@ -50,12 +50,12 @@ func TestSummaryJSON(t *testing.T) {
 			`"address":[{"address":"10.0.0.1","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}}],` +
 			`"command":[{"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}}]},`},
 		{"groups", func(q *Summary) { q.GroupBy = []string{"pid", "command"}; q.Top = 1 }, `"groups":[` +
-			`{"pid":1,"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}}],"groups_total":2,`},
+			`{"pid":1,"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5},"distinct":{"address":1,"command":1,"container_id":0,"pid":1,"protocol":0}}],"groups_total":2,`},
 		{"absent values", func(q *Summary) { q.GroupBy = []string{"command"} }, `"groups":[` +
-			`{"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}},` +
-			`{"count":1,"counts":{"closed":1,"failed":0,"open":0},"sums":{"received":0,"sent":1}}],"groups_total":2,`},
+			`{"command":"curl","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5},"distinct":{"address":1,"command":1,"container_id":0,"pid":1,"protocol":0}},` +
+			`{"count":1,"counts":{"closed":1,"failed":0,"open":0},"sums":{"received":0,"sent":1},"distinct":{"address":0,"command":0,"container_id":0,"pid":1,"protocol":0}}],"groups_total":2,`},
 		{"series", func(q *Summary) { q.GroupBy = []string{"flow_id"}; q.Interval = 6 }, `"groups":[` +
-			`{"count":3,"counts":{"closed":2,"failed":0,"open":1},"sums":{"received":7,"sent":6}}],"groups_total":1,"series":[` +
+			`{"count":3,"counts":{"closed":2,"failed":0,"open":1},"sums":{"received":7,"sent":6},"distinct":{"address":1,"command":1,"container_id":0,"pid":2,"protocol":0}}],"groups_total":1,"series":[` +
 			`{"time":"1970-01-01T00:00:00Z","count":2,"counts":{"closed":1,"failed":0,"open":1},"sums":{"received":7,"sent":5}},` +
 			`{"time":"1970-01-01T00:00:00.000000006Z","count":0,"counts":{"closed":0,"failed":0,"open":0},"sums":{"received":0,"sent":0}},` +
 			`{"time":"1970-01-01T00:00:00.000000012Z","count":1,"counts":{"closed":1,"failed":0,"open":0},"sums":{"received":0,"sent":1}},` +
@@ -101,6 +101,34 @@ func TestSummaryRejects(t *testing.T) {
 		{"group_by", func(q *Summary) { q.GroupBy = []string{"pid", "uid", "pid"} }},
 		{"group_by", func(q *Summary) { q.GroupBy = []string{"pid", "uid", "port", "command"} }},
 		{"top", func(q *Summary) { q.Top = -1 }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address", "address/24"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"command/24"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/33"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/24/129"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/24/64/1"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/"} }},
+		{"group_by", func(q *Summary) { q.GroupBy = []string{"address/-1"} }},
+		{"first_seen", func(q *Summary) { q.GroupBy = []string{"time"}; q.FirstSeen = true; q.Interval = time.Hour }},
+		{"first_seen", func(q *Summary) { q.FirstSeen = true }},
+		{"stats", func(q *Summary) { q.Stats = []string{"command"} }},
+		{"stats", func(q *Summary) { q.Stats = []string{"sent", "sent"} }},
+		{"stats", func(q *Summary) { q.Stats = []string{"sent", "received", "port", "pid", "uid"} }},
+		{"distinct", func(q *Summary) { q.Distinct = []string{"time"} }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "command" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "p90(sent)" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "sum(port)" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "max(sent" }},
+		{"order_by", func(q *Summary) { q.GroupBy = []string{"pid"}; q.OrderBy = "max(sent)" }},
+		{"order_by", func(q *Summary) { q.OrderBy = "sent" }},
+		{"order_by", func(q *Summary) {
+			q.Lists = []string{"command"}
+			q.OrderBy = "distinct(port)"
+			q.Distinct = []string{"port"}
+		}},
+		{"compare", func(q *Summary) { q.Compare = -1 }},
+		{"compare", func(q *Summary) { q.Compare = time.Hour; q.Interval = 7 * time.Minute }},
+		{"compare", func(q *Summary) { q.Compare = time.Hour; q.FirstSeen = true; q.GroupBy = []string{"pid"} }},
+		{"top", func(q *Summary) { q.GroupBy = []string{"time", "pid"}; q.Interval = time.Second; q.Top = 1000 }},
 		{"interval", func(q *Summary) { q.Interval = -1 }},
 		{"interval", func(q *Summary) { q.Interval = 100 * time.Millisecond }},
 		{"interval", func(q *Summary) { q.Interval = 1; q.Window = Window{Since: firstTime, Until: lastTime} }},
@@ -138,8 +166,9 @@ func randomFlows(r *rand.Rand, n int) []flow {
 	return list
 }
 
-// naive computes figures row by row from what was written down.
-func naive(list []flow) Figures {
+// naive computes figures row by row from what was written down, with the number
+// of different values of some columns.
+func naive(list []flow, distinct ...string) Figures {
 	f := Figures{Counts: map[string]int64{"open": 0, "closed": 0, "failed": 0}, Sums: map[string]int64{"sent": 0, "received": 0}}
 	for _, row := range list {
 		f.Count++
@@ -149,17 +178,45 @@ func naive(list []flow) Figures {
 		f.Sums["sent"] += row.sent
 		f.Sums["received"] += row.received
 	}
+	for i, name := range distinct {
+		if i == 0 {
+			f.Distinct = make(map[string]int64)
+		}
+		values := make(map[string]bool)
+		for _, row := range list {
+			if v := row.text(name); v != "" {
+				values[v] = true
+			}
+		}
+		f.Distinct[name] = int64(len(values))
+	}
 	return f
 }
 
-func naiveGroups(list []flow, key func(flow) string) map[string]Figures {
+// text returns the value of a column; "" where it is absent.
+func (f flow) text(column string) string {
+	n := map[string]int64{"pid": f.pid, "port": f.port, "sent": f.sent}[column]
+	switch {
+	case n != 0:
+		return fmt.Sprint(n)
+	case column == "command":
+		return f.command
+	case column == "address":
+		return f.address
+	case column == "state":
+		return f.state
+	}
+	return ""
+}
+
+func naiveGroups(list []flow, key func(flow) string, distinct ...string) map[string]Figures {
 	split := make(map[string][]flow)
 	for _, row := range list {
 		split[key(row)] = append(split[key(row)], row)
 	}
 	groups := make(map[string]Figures)
 	for k, rows := range split {
-		groups[k] = naive(rows)
+		groups[k] = naive(rows, distinct...)
 	}
 	return groups
 }
@@ -226,7 +283,8 @@ func TestSummaryAgainstNaive(t *testing.T) {
 
 func compareWithNaive(t *testing.T, got *SummaryResult, list []flow) {
 	t.Helper()
-	if want := naive(list); fmt.Sprint(got.Figures) != fmt.Sprint(want) {
+	distinct := []string{"command", "address"}
+	if want := naive(list, distinct...); fmt.Sprint(got.Figures) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got.Figures, want)
 	}
 	commands := naiveGroups(list, func(f flow) string { return f.command })
@@ -242,7 +300,7 @@ func compareWithNaive(t *testing.T, got *SummaryResult, list []flow) {
 				return f.address
 			}
 			return strings.TrimSpace(fmt.Sprint(f.address, " ", f.pid))
-		})
+		}, distinct...)
 		checkGroups(t, "group", got.Groups, pairs)
 		if got.GroupsTotal != len(pairs) {
 			t.Errorf("%d groups in all, want %d", got.GroupsTotal, len(pairs))
@@ -277,4 +335,30 @@ func TestTooManyGroups(t *testing.T) {
 		b.SetInt(flowType.MustColumn("port"), i)
 	}
 	wantParam(t, a.Add(b, all(b)), "since")
+}
+
+// What would take too much memory is refused, with what to do.
+func TestTooManyPairs(t *testing.T) {
+	column := flowType.MustColumn("port")
+	batch := func(from, n int64) *event.Batch {
+		b := event.NewBatch(flowType, int(n))
+		for i := range n {
+			b.Append(0)
+			b.SetInt(event.PID, i%4)
+			b.SetInt(column, from+i/4)
+		}
+		return b
+	}
+	for param, q := range map[string]Summary{
+		"distinct": {GroupBy: []string{"pid"}, Distinct: []string{"port"}},
+		"stats":    {GroupBy: []string{"port"}, Stats: []string{"pid", "uid", "port"}},
+	} {
+		q.Type, q.Window = flowType, window(0, 1)
+		a, err := NewAggregator(q)
+		for i := int64(0); err == nil && i < 4*maxPairs; i += 1 << 18 {
+			b := batch(i/4, 1<<18)
+			err = a.Add(b, all(b))
+		}
+		wantParam(t, err, param)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -21,9 +22,12 @@ type value struct {
 // different codes in the dictionaries of different batches; here it has one.
 type valueColumn struct {
 	event.Column
-	at     int
-	values []value  // by code; code 0 is the absent value
-	codes  []uint32 // the result of the last encode or translate
+	key
+	asked    string   // the name, or with networks what was asked for
+	interval int64    // of the column of time, whose values are the numbers of intervals since the Unix epoch
+	shift    int64    // so many are added to these
+	values   []value  // by code; code 0 is the absent value
+	codes    []uint32 // the result of the last encode or translate
 
 	// Codes of values, in the one that suits the kind: that of single words is
 	// much the quicker.
@@ -32,10 +36,11 @@ type valueColumn struct {
 	ids     map[value]uint32
 }
 
-func newValueColumn(at int, c event.Column) *valueColumn {
-	v := &valueColumn{Column: c, at: at, values: make([]value, 1)}
-	switch c.Kind {
-	case event.KindInt:
+func newValueColumn(t *event.Type, asked string) *valueColumn {
+	k, _ := parseKey(t, asked) // Validate and NewType saw to it that it is one
+	v := &valueColumn{Column: t.Columns[k.column], key: k, asked: asked, values: make([]value, 1)}
+	switch v.Kind {
+	case event.KindInt, event.KindTime:
 		v.numbers = make(map[int64]uint32)
 	case event.KindID:
 		v.ids = make(map[value]uint32)
@@ -46,8 +51,11 @@ func newValueColumn(at int, c event.Column) *valueColumn {
 }
 
 func (c *valueColumn) code(v value) uint32 {
+	if c.networks != nil {
+		v.text = c.networks.mask(v.text)
+	}
 	switch c.Kind {
-	case event.KindInt:
+	case event.KindInt, event.KindTime:
 		return codeIn(c, c.numbers, v.number, v)
 	case event.KindID:
 		return codeIn(c, c.ids, v, v)
@@ -57,8 +65,11 @@ func (c *valueColumn) code(v value) uint32 {
 
 // find returns the code of a value, if it has one.
 func (c *valueColumn) find(text []byte, number int64) (code uint32, known bool) {
+	if c.networks != nil {
+		text = []byte(c.networks.mask(string(text)))
+	}
 	switch c.Kind {
-	case event.KindInt:
+	case event.KindInt, event.KindTime:
 		code, known = c.numbers[number]
 	case event.KindID:
 		code, known = c.ids[value{string(text), number}]
@@ -81,8 +92,12 @@ func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) ui
 // encode sets codes to those of the selected rows.
 func (c *valueColumn) encode(b *event.Batch, sel []int32) {
 	c.codes = slices.Grow(c.codes[:0], len(sel))
-	v := &b.Columns[c.at]
+	v := &b.Columns[c.column]
 	switch c.Kind {
+	case event.KindTime:
+		for _, row := range sel {
+			c.codes = append(c.codes, c.bucket(v.Ints[row]))
+		}
 	case event.KindInt:
 		c.encodeInts(v, sel)
 	case event.KindID:
@@ -96,6 +111,11 @@ func (c *valueColumn) encode(b *event.Batch, sel []int32) {
 	default:
 		c.encodeTexts(v, sel)
 	}
+}
+
+// bucket returns the code of the interval that a time is in.
+func (c *valueColumn) bucket(unixNano int64) uint32 {
+	return c.code(value{number: bucketOf(unixNano, c.interval) + c.shift})
 }
 
 // encodeInts remembers the last number: neighbours are often alike.
@@ -144,6 +164,11 @@ func (c *valueColumn) show(code uint32) any {
 		return nil
 	case c.Kind == event.KindInt:
 		return v.number
+	case c.Kind == event.KindTime:
+		return time.Unix(0, v.number*c.interval).UTC().Format(time.RFC3339Nano)
+	case c.networks != nil:
+		p, _ := c.networks.prefix(v.text)
+		return p.String()
 	case c.Kind == event.KindIP:
 		ip, _ := netip.AddrFromSlice([]byte(v.text)) // 4 or 16 bytes
 		return ip.String()

@@ -80,3 +80,26 @@ func TestWeight(t *testing.T) {
 	q.GroupBy = []string{"count"}
 	wantParam(t, q.Validate(), "group_by")
 }
+
+// An event that stands for several counts that often. Of a column that is summed
+// each of them has an equal part; other numbers are those of each.
+func TestWeightOfStats(t *testing.T) {
+	b := event.NewBatch(weightedType, 3)
+	for _, row := range []struct{ times, length, pid int64 }{{1, 100, 7}, {98, 98 * 40, 1}, {0, 60, 7}} {
+		b.Append(1)
+		b.SetString(event.Command, "c")
+		b.SetInt(event.PID, row.pid)
+		b.SetInt(weightedType.MustColumn("length"), row.length)
+		if row.times > 0 {
+			b.SetInt(weightedType.MustColumn("count"), row.times)
+		}
+	}
+	got := summarise(t, Summary{Type: weightedType, Window: window(0, 10), Stats: []string{"length", "pid"}, GroupBy: []string{"command"}}, b)
+	want := map[string]Stats{
+		"length": {Count: 100, Min: 40, Max: 100, Avg: 40.8, P50: 40, P95: 40, P99: 60},
+		"pid":    {Count: 100, Min: 1, Max: 7, Avg: 1.12, P50: 1, P95: 1, P99: 7},
+	}
+	if fmt.Sprint(got.Stats) != fmt.Sprint(want) || fmt.Sprint(got.Groups[0].Stats) != fmt.Sprint(want) {
+		t.Errorf("got  %+v\nwant %+v", got.Stats, want)
+	}
+}

@@ -3,60 +3,36 @@ package store
 import (
 	"cmp"
 	"context"
-	"math"
 	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
 )
 
-// stepRows is how many events are gathered in one view: outside of it they are
-// handed on, to somebody who may be slow.
-const stepRows = 1 << 16
-
 // Events hands the events asked for to yield, in order of time, then name of
 // the type, then the order in which they came, or all of that reversed. The
 // rows stay good afterwards. An error of yield ends it and is returned as it is.
+// When the context ends first, the error is a *query.Unfinished.
 //
 // Each event that is there when it begins is yielded once, whatever is appended
 // or flushed meanwhile; those that come later may be or not.
-func (s *Store) Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error) {
+func (s *Store) Events(ctx context.Context, q query.Events, yield func(event.Row) error) (page query.Page, err error) {
 	if err := q.Validate(); err != nil {
 		return query.Page{}, err
 	}
 	search := s.newSearch(ctx, q)
-	left := math.MaxInt
-	if q.Limit > 0 {
-		left = q.Limit
+	if q.Cursor != nil && q.Cursor.Back {
+		page, err = search.back(q, yield)
+	} else {
+		page, err = search.forth(q, yield)
 	}
-	more := true
-	for more && left > 0 {
-		want := min(left, stepRows)
-		found, err := search.step(want + 1)
-		if err != nil {
-			return query.Page{}, err
-		}
-		if more = len(found) > want; more {
-			found = found[:want]
-		}
-		for _, f := range found {
-			if err := yield(f.Row); err != nil {
-				return query.Page{}, err
-			}
-		}
-		if len(found) > 0 {
-			search.last = &query.Cursor{
-				Time: found[len(found)-1].Time(), Type: found[len(found)-1].Batch.Type.Name,
-				Rank: found[len(found)-1].rank, Question: q.Question(),
-			}
-		}
-		left -= len(found)
+	if err == nil && q.Total {
+		page.Total, err = s.total(ctx, q, search.types)
 	}
-	var page query.Page
-	if more {
-		page.Next = search.last
+	if err != nil {
+		return query.Page{}, err
 	}
-	err := s.view(func(v *view) (err error) {
+	err = s.view(func(v *view) (err error) {
 		page.Coverage, err = v.coverage(search.types, q.Window)
 		return err
 	})
@@ -70,15 +46,17 @@ type search struct {
 	types     []*event.Type // by name
 	matchers  []query.Matcher
 	wanted    []wanted
+	columns   [][]int // of each type, that are asked for; time among them
 	window    query.Window
 	ascending bool
+	question  uint64                   // query.Events.Question
 	last      *query.Cursor            // the last event that was found, or nil
 	whole     map[blockID]*event.Batch // blocks that the last step did not finish
 	found     []found                  // by the last step
 }
 
 func (s *Store) newSearch(ctx context.Context, q query.Events) *search {
-	r := &search{s: s, ctx: ctx, window: q.Window, ascending: q.Ascending, last: q.Cursor}
+	r := &search{s: s, ctx: ctx, window: q.Window, ascending: q.Ascending, question: q.Question(), last: q.Cursor}
 	for _, t := range q.Types {
 		r.types = append(r.types, s.own(t))
 	}
@@ -87,6 +65,7 @@ func (s *Store) newSearch(ctx context.Context, q query.Events) *search {
 	for _, t := range r.types {
 		r.matchers = append(r.matchers, q.Filters.Compile(t))
 		r.wanted = append(r.wanted, wantedOf(q.Filters, t))
+		r.columns = append(r.columns, columnsOf(t, q.Fields))
 	}
 	return r
 }

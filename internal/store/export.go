@@ -196,7 +196,7 @@ type stored struct {
 // plan returns what there is on the first day that has something, in order of
 // time, and the end of that day.
 func (p *pieces) plan() (plan []planned, until int64, err error) {
-	if len(p.q.Filters) > 0 {
+	if len(p.q.Filters) > 0 || len(p.q.Fields) > 0 {
 		return []planned{{span: p.rest}}, p.rest.until, nil
 	}
 	until = p.rest.until

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,7 +110,13 @@ func TestFullDisk(t *testing.T) {
 // does not any more.
 func testFullDisk(t *testing.T, path, reason string, fill func() (lift func())) {
 	c := newClock()
-	s := openTest(t, Options{Path: path, now: c.now})
+	var told []bool // of flushes: failed or not
+	s := openTest(t, Options{Path: path, now: c.now, Flushed: func(took time.Duration, err error) {
+		if took <= 0 {
+			t.Errorf("a flush took %s", took)
+		}
+		told = append(told, err != nil)
+	}})
 	start(t, s, "flow")
 	s.Append(many(0, 1000))
 	flush(t, s)
@@ -133,6 +140,9 @@ func testFullDisk(t *testing.T, path, reason string, fill func() (lift func())) 
 	c.set(minute(2))
 	lift()
 	flush(t, s)
+	if want := []bool{false, true, true, true, true, true, false}; !slices.Equal(told, want) {
+		t.Errorf("flushes failed or not: %v, want %v", told, want)
+	}
 	st = s.Status()
 	if st.Pending != 0 || st.LastError != "" || !st.ErrorSince.IsZero() || !st.LastFlush.Equal(minute(2)) {
 		t.Errorf("status is %+v", st)

@@ -37,10 +37,14 @@ func (s *Store) flush(mode flushMode) error {
 	if p == nil {
 		return err
 	}
+	began := time.Now()
 	encoded := s.encodePart(p)
 	err = s.write(p, encoded, r, now)
 	if err != nil && s.isStored(p) {
 		err = nil
+	}
+	if s.options.Flushed != nil {
+		s.options.Flushed(time.Since(began), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,8 +5,10 @@ import (
 	"container/heap"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
 )
 
 // merge brings the events of file and memory into one order. A source is
@@ -72,7 +74,7 @@ func (m *merge) add(src *source, first, last int64) {
 // They are good until the next call.
 func (m *merge) group() ([]event.Row, error) {
 	rows := m.rows[:0]
-	var time int64
+	var at int64 // of them all
 	var typeIndex int
 	for len(m.sources) > 0 {
 		next := m.sources[0]
@@ -83,8 +85,8 @@ func (m *merge) group() ([]event.Row, error) {
 			continue
 		}
 		if len(rows) == 0 {
-			time, typeIndex = next.time, next.typeIndex
-		} else if next.time != time || next.typeIndex != typeIndex {
+			at, typeIndex = next.time, next.typeIndex
+		} else if next.time != at || next.typeIndex != typeIndex {
 			break
 		}
 		rows = append(rows, event.Row{Batch: next.batch, Index: int(next.rows[0])})
@@ -101,7 +103,7 @@ func (m *merge) group() ([]event.Row, error) {
 // next are loaded beside a block, each on another processor.
 func (m *merge) open(src *source) error {
 	if err := m.search.ctx.Err(); err != nil {
-		return err
+		return &query.Unfinished{At: time.Unix(0, src.time), Err: err}
 	}
 	if src.parts != nil {
 		heap.Pop(m)

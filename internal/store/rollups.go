@@ -108,7 +108,7 @@ type rollupID struct {
 
 // addRollup adds a stored rollup to what an aggregator has counted. If the
 // rollup is damaged, nothing was added.
-func (c *codec) addRollup(to *query.Aggregator, r storedRollup) error {
+func (c *codec) addRollup(to counter, r storedRollup) error {
 	sections := make([][]byte, len(r.sections))
 	for i, compressed := range r.sections {
 		if len(compressed) == 0 { // it would decompress to nothing

@@ -13,7 +13,7 @@ func (c *counting) run() error {
 	workers := processors()
 	tasks := slices.Concat(c.long, c.tasks)
 	c.long, c.tasks = c.long[:0], c.tasks[:0]
-	if _, err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
+	if err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
 		return err
 	}
 	return inParallel(workers, len(tasks), func(worker, task int) error {
@@ -29,21 +29,18 @@ func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
 	if err != nil {
 		return err
 	}
-	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.aggregator.Columns()...))
+	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.counter.Columns()...))
 	if err != nil {
 		return err
 	}
 	w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
-	return w.aggregator.Add(b, w.sel)
+	return w.counter.Add(b, w.sel)
 }
 
 // block reads the columns that are counted only if some events match, and only
 // the pages that they are in if those are few.
 func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error {
-	columns := w.aggregator.Columns()
-	if c.query.Interval > 0 {
-		columns = append(columns, event.Time)
-	}
+	columns := w.counter.Columns()
 	var b *event.Batch
 	var rows []int32
 	err := s.readBlock(stored, c.query.Type, func(opened *block.Block) (err error) {
@@ -68,7 +65,7 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	return w.aggregator.Add(b, rows)
+	return w.counter.Add(b, rows)
 }
 
 // isNarrow tells whether rows, in order, are in less than half of a block's pages.

@@ -102,6 +102,9 @@ func randomFilters(r *rand.Rand) (f query.Filters) {
 	case 2:
 		f = append(f, query.Filter{Column: "address", Values: []string{"10.0.0.0/31"}})
 	}
+	if r.IntN(3) == 0 {
+		f = append(f, randomFilter(r))
+	}
 	return f
 }
 

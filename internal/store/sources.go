@@ -61,7 +61,7 @@ func (m *merge) addType(typeIndex int, in span) error {
 			m.add(&source{
 				typeIndex: typeIndex, in: in, order: order{inMemory, number},
 				load: func() (contents, error) {
-					return contents{batch: b.Batch, rows: m.search.selected(typeIndex, b.Batch, in)}, nil
+					return contents{batch: m.search.shown(typeIndex, b.Batch), rows: m.search.selected(typeIndex, b.Batch, in)}, nil
 				},
 			}, b.min, b.max)
 		}
@@ -108,7 +108,7 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	var rows []int32
 	err := m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
 		if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
-			whole, err = opened.Read(allColumns(t))
+			whole, err = opened.Read(search.columns[typeIndex])
 		} else {
 			rows, err = findRows(opened, b, in, filtersOf(matcher))
 		}
@@ -118,6 +118,7 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 		return contents{}, err
 	}
 	if whole != nil {
+		whole = search.shown(typeIndex, whole)
 		return contents{batch: whole, rows: search.selected(typeIndex, whole, in), id: &b.blockID}, nil
 	}
 	if !search.ascending {
@@ -125,10 +126,13 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	}
 	return contents{rest: rows, build: func(rows []int32) (some *event.Batch, err error) {
 		err = m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
-			some, err = opened.ReadRows(allColumns(t), rows)
+			some, err = opened.ReadRows(search.columns[typeIndex], rows)
 			return err
 		})
-		return some, err
+		if err != nil {
+			return nil, err
+		}
+		return search.shown(typeIndex, some), nil
 	}}, nil
 }
 
@@ -165,11 +169,11 @@ func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error
 		return contents{}, err
 	}
 	build := func(rows []int32) (*event.Batch, error) {
-		if err := k.fill(batch, allColumns(t)); err != nil {
+		if err := k.fill(batch, m.search.columns[typeIndex]); err != nil {
 			return nil, err
 		}
 		some := event.NewBatch(t, len(rows))
-		some.AppendRows(batch, rows)
+		some.AppendRows(m.search.shown(typeIndex, batch), rows)
 		return some, nil
 	}
 	return contents{rest: m.search.selected(typeIndex, batch, in), build: build}, nil

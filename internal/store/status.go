@@ -30,6 +30,7 @@ func (s *Store) Status() Status {
 		st.Bytes = info.Size()
 	}
 	err := s.view(func(v *view) error {
+		st.FreeBytes = max(0, st.Bytes-v.usedBytes())
 		totals, err := lostTotals(v.tx)
 		if err != nil {
 			return err
@@ -46,6 +47,7 @@ func (s *Store) Status() Status {
 			}
 			t.Appended, t.Recorded, t.MaxAge = appended[name], present.records(name), s.limits.Load().MaxAge[name]
 			t.Lost, t.LostTotal = placesOf(lost, name), placesOf(totals, name)
+			t.Lost[placeWriteFailed] += 0 // there as soon as the monitor is, as its own places are
 			st.Types = append(st.Types, t)
 		}
 		return nil

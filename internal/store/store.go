@@ -52,6 +52,9 @@ type Options struct {
 	Types []*event.Type
 	// Limits say how much is kept; SetLimits changes them.
 	Limits Limits
+	// Flushed is told of every flush that had something to write: how long it
+	// took, and the error if it failed; default: nobody is.
+	Flushed func(took time.Duration, err error)
 	// Logger is told of what goes wrong in the background; default: nobody is.
 	Logger *slog.Logger
 	// ReadOnly is for a copied file: nothing can be appended, and the file is

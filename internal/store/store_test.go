@@ -334,7 +334,7 @@ func TestStatus(t *testing.T) {
 	if got.Events != 2 || got.Appended != 2 || !got.Recorded || got.Bytes == 0 || !got.Oldest.Equal(begin.Add(-2*time.Hour)) || !got.Newest.Equal(begin) {
 		t.Errorf("flow is %+v", got)
 	}
-	if fmt.Sprint(got.Lost, got.LostTotal) != "map[map_full:5] map[map_full:5]" {
+	if fmt.Sprint(got.Lost, got.LostTotal) != "map[map_full:5 write_failed:0] map[map_full:5]" {
 		t.Errorf("lost %v and %v", got.Lost, got.LostTotal)
 	}
 	if got := typeStatus(s, "drop"); got.Events != 0 || got.Recorded || got.MaxAge != time.Hour {
@@ -345,7 +345,7 @@ func TestStatus(t *testing.T) {
 	}
 	closeTest(t, s)
 	s = openTest(t, Options{Path: path})
-	if got := typeStatus(s, "flow"); fmt.Sprint(got.Lost, got.LostTotal) != "map[] map[map_full:5]" {
+	if got := typeStatus(s, "flow"); fmt.Sprint(got.Lost, got.LostTotal) != "map[write_failed:0] map[map_full:5]" {
 		t.Errorf("after a restart lost %v and %v", got.Lost, got.LostTotal)
 	}
 }

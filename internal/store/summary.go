@@ -2,13 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"sync"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -18,48 +12,90 @@ import (
 // one that is open at its beginning to the oldest there is.
 func (s *Store) Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
 	q.Type = s.own(q.Type)
-	types := []*event.Type{q.Type}
-	var days []int64
+	if err := q.Validate(); err != nil {
+		return nil, err
+	}
 	err := s.view(func(v *view) error {
-		c, err := v.coverage(types, q.Window)
-		if err != nil {
-			return err
-		}
+		c, err := v.coverage([]*event.Type{q.Type}, q.Window)
 		if q.Window.Since.IsZero() {
 			q.Window.Since = c.From
 		}
 		if q.Window.Until.IsZero() {
 			q.Window.Until = v.now
 		}
-		since, until := q.Window.Bounds()
-		days, err = v.days(q.Type, span{since, until})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	count, err := newCounting(ctx, q)
+	var result *query.SummaryResult
+	switch {
+	case q.FirstSeen:
+		result, err = s.firstSeen(ctx, q)
+	case q.Compare > 0:
+		result, err = s.compare(ctx, q)
+	default:
+		var a *query.Aggregator
+		if a, err = s.count(ctx, q); err == nil {
+			result = a.Result()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	for len(days) > 0 {
-		err := s.view(func(v *view) (err error) {
-			days, err = count.some(v, days)
-			return err
-		})
-		if err != nil {
+	result.Coverage, err = s.coverageOf(q.Type, q.Window)
+	return result, err
+}
+
+func (s *Store) coverageOf(t *event.Type, w query.Window) (c query.Coverage, err error) {
+	err = s.view(func(v *view) (err error) {
+		c, err = v.coverage([]*event.Type{t}, w)
+		return err
+	})
+	return c, err
+}
+
+// compare answers beside the figures of an earlier window.
+func (s *Store) compare(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
+	earlier := q.Before()
+	now, err := s.count(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	before, err := s.count(ctx, earlier)
+	if err != nil {
+		return nil, err
+	}
+	result, err := now.Compared(before)
+	if err != nil {
+		return nil, err
+	}
+	result.Before.Coverage, err = s.coverageOf(q.Type, earlier.Window)
+	return result, err
+}
+
+// count counts the events of a window that has both ends.
+func (s *Store) count(ctx context.Context, q query.Summary) (*query.Aggregator, error) {
+	var all []*query.Aggregator
+	err := newCounting(ctx, q, func() (counter, error) {
+		a, err := query.NewAggregator(q)
+		all = append(all, a)
+		return a, err
+	}).all(s)
+	if err != nil {
+		return nil, err
+	}
+	return merged(all)
+}
+
+// merged returns what all have counted.
+func merged(all []*query.Aggregator) (*query.Aggregator, error) {
+	for _, other := range all[1:] {
+		if err := all[0].Merge(other); err != nil {
 			return nil, err
 		}
 	}
-	result, err := count.result()
-	if err != nil {
-		return nil, err
-	}
-	err = s.view(func(v *view) (err error) {
-		result.Coverage, err = v.coverage(types, q.Window)
-		return err
-	})
-	return result, err
+	return all[0], nil
 }
 
 // days returns the days in which a type has events in a span, by their first hours.
@@ -76,247 +112,4 @@ func (v *view) days(t *event.Type, in span) ([]int64, error) {
 	v.batches(t.Name, func(m memoryBatch) { note(m.min, m.max) })
 	slices.Sort(days)
 	return slices.Compact(days), err
-}
-
-// counting feeds aggregators, one for each goroutine.
-type counting struct {
-	ctx      context.Context
-	query    query.Summary
-	matcher  query.Matcher
-	wanted   wanted
-	rollups  bool     // the question can be answered from rollups
-	sections []string // of rollups, that hold the answer
-	workers  []*worker
-	long     []func(w *worker) error // tasks of a view that begin before the others
-	tasks    []func(w *worker) error
-
-	mu      sync.Mutex // for what tasks leave
-	damaged []span     // of rollups that cannot be read
-}
-
-// worker is what a goroutine counts with.
-type worker struct {
-	aggregator *query.Aggregator
-	sel        []int32
-}
-
-// viewTasks is how many tasks end a view. Events move between rows, blocks and
-// rollups only within a day, so that each day can have a view of its own; and one
-// over a long window would keep the space of what is removed meanwhile from
-// being used again.
-const viewTasks = 64
-
-func newCounting(ctx context.Context, q query.Summary) (*counting, error) {
-	c := &counting{ctx: ctx, query: q, matcher: q.Filters.Compile(q.Type), wanted: wantedOf(q.Filters, q.Type)}
-	_, err := c.worker(0)
-	c.rollups, c.sections = err == nil && q.FromRollups(), q.Sections()
-	return c, err
-}
-
-func (c *counting) worker(i int) (*worker, error) {
-	for len(c.workers) <= i {
-		a, err := query.NewAggregator(c.query)
-		if err != nil {
-			return nil, err
-		}
-		c.workers = append(c.workers, &worker{aggregator: a})
-	}
-	return c.workers[i], nil
-}
-
-func (c *counting) result() (*query.SummaryResult, error) {
-	all := c.workers[0].aggregator
-	for _, w := range c.workers[1:] {
-		if err := all.Merge(w.aggregator); err != nil {
-			return nil, err
-		}
-	}
-	return all.Result(), nil
-}
-
-// some counts the first of some days, and returns those that are left.
-func (c *counting) some(v *view, days []int64) (left []int64, err error) {
-	if c.matcher.Nothing() {
-		return nil, nil
-	}
-	first := days
-	for ; len(days) > 0 && len(c.long)+len(c.tasks) < viewTasks; days = days[1:] {
-		if err := c.day(v, days[0]); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.run(); err != nil {
-		return nil, err
-	}
-	for _, day := range first[:len(first)-len(days)] {
-		whole := segment{day, hoursOfDay}.span()
-		for _, in := range c.damaged {
-			if in = (span{max(in.from, whole.from), min(in.until, whole.until)}); in.from < in.until {
-				if err := c.addBlocks(v, day, in); err != nil {
-					return nil, err
-				}
-			}
-		}
-	}
-	c.damaged = c.damaged[:0]
-	return days, c.run()
-}
-
-// day adds tasks for what the window has of a day.
-func (c *counting) day(v *view, day int64) error {
-	since, until := c.query.Window.Bounds()
-	whole := segment{day, hoursOfDay}.span()
-	parts, err := v.visible(c.query.Type.Name, span{max(since, whole.from), min(until, whole.until)})
-	if err != nil {
-		return err
-	}
-	for _, in := range parts {
-		edges := []span{in}
-		if c.rollups {
-			wide, err := c.widen(v, day, in)
-			if err != nil {
-				return err
-			}
-			if edges, err = c.addRollups(v, day, wide); err != nil {
-				return err
-			}
-		}
-		for _, edge := range edges {
-			if err := c.addBlocks(v, day, edge); err != nil {
-				return err
-			}
-		}
-		if err := c.addRows(v, in); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// widen returns a span with the parts of the day in which there are no events in
-// blocks, so that a window from the first event on has no edge there.
-func (c *counting) widen(v *view, day int64, in span) (span, error) {
-	first, last := allTime.until, allTime.from
-	segments, err := segmentsIn(v.tx, c.query.Type.Name, day, hoursOfDay)
-	if err != nil {
-		return in, err
-	}
-	for _, g := range segments {
-		r, err := readSegmentRecord(v.tx.Bucket(bucketSegments).Bucket([]byte(c.query.Type.Name)).Get(g.key()))
-		if err != nil {
-			return in, err
-		}
-		first, last = min(first, r.min), max(last, r.max)
-	}
-	whole := segment{day, hoursOfDay}.span()
-	if in.from <= first {
-		in.from = whole.from
-	}
-	if in.until > last {
-		in.until = whole.until
-	}
-	return in, nil
-}
-
-// addRollups adds tasks for the whole hours of a span, from rollups, and returns
-// what is left to be looked for in blocks.
-func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err error) {
-	t := c.query.Type
-	hour := int64(time.Hour)
-	first, until := -floor(-in.from, hour), floor(in.until, hour)
-	if first >= until {
-		return []span{in}, nil
-	}
-	for _, edge := range []span{{in.from, first * hour}, {until * hour, in.until}} {
-		if edge.from < edge.until {
-			edges = append(edges, edge)
-		}
-	}
-	if first == day && until == day+hoursOfDay && c.query.Interval%(hoursOfDay*time.Hour) == 0 {
-		if bucket := rollupBucket(v.tx, bucketDays, t.Name, day); bucket != nil && v.s.usable(bucket, t) {
-			c.addRollup(v, bucket, segment{day, hoursOfDay})
-			return edges, nil
-		}
-	}
-	err = forEachRollup(v.tx, bucketRollups, t.Name, span{first * hour, until * hour}, func(h int64, bucket *bbolt.Bucket) error {
-		if v.s.usable(bucket, t) {
-			c.addRollup(v, bucket, segment{h, 1})
-		} else {
-			edges = append(edges, segment{h, 1}.span())
-		}
-		return nil
-	})
-	return edges, err
-}
-
-func (c *counting) addRollup(v *view, bucket *bbolt.Bucket, of segment) {
-	stored := readRollup(bucket, of.first, c.sections)
-	c.tasks = append(c.tasks, func(w *worker) error {
-		err := v.s.codec.addRollup(w.aggregator, stored)
-		if errors.Is(err, errDamagedRollup) {
-			v.s.damageRollup(c.query.Type.Name, of, err)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.damaged, err = append(c.damaged, of.span()), nil
-		}
-		return err
-	})
-}
-
-func floor(n, unit int64) int64 {
-	q := n / unit
-	if n%unit < 0 {
-		q--
-	}
-	return q
-}
-
-func (c *counting) addBlocks(v *view, day int64, in span) error {
-	segments, err := segmentsIn(v.tx, c.query.Type.Name, day, hoursOfDay)
-	if err != nil {
-		return err
-	}
-	for _, g := range segments {
-		if s := g.span(); s.from >= in.until || s.until <= in.from {
-			continue
-		}
-		err := v.blocks(c.query.Type, g, in, c.wanted, func(b storedBlock) error {
-			v.fetch(&b)
-			c.long = append(c.long, func(w *worker) error { return c.block(v.s, w, b, in) })
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// addRows is for what is not in blocks.
-func (c *counting) addRows(v *view, in span) error {
-	name := c.query.Type.Name
-	err := forEachHour(v.tx, name, func(hour int64, h hourRecord) error {
-		if !in.overlaps(h.min, h.max) {
-			return nil
-		}
-		return v.chunks(name, hour, in, func(sequence int64, _ chunkHeader, value []byte) error {
-			c.tasks = append(c.tasks, func(w *worker) error {
-				err := c.chunk(v.s, w, value, in)
-				if err != nil {
-					err = fmt.Errorf("%s of hour %s: chunk %d: %w", name, hourStart(hour).Format(time.RFC3339), sequence, err)
-				}
-				return err
-			})
-			return nil
-		})
-	})
-	v.batches(name, func(m memoryBatch) {
-		if in.overlaps(m.min, m.max) {
-			c.tasks = append(c.tasks, func(w *worker) error {
-				w.sel = c.matcher.Select(m.Batch, in.window(), w.sel[:0])
-				return w.aggregator.Add(m.Batch, w.sel)
-			})
-		}
-	})
-	return err
 }

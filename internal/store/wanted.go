@@ -16,8 +16,10 @@ type wantedColumn struct {
 
 // wantedOf makes the keys of filters. Those that no index can answer, such as
 // networks, are left out.
-func wantedOf(f query.Filters, t *event.Type) (w wanted) {
-	for _, column := range f.Exact(t) {
+func wantedOf(f query.Filters, t *event.Type) wanted { return keysOf(f.Exact(t)) }
+
+func keysOf(exact []query.Exact) (w wanted) {
+	for _, column := range exact {
 		c := wantedColumn{name: column.Name}
 		for _, n := range column.Numbers {
 			c.keys = append(c.keys, block.IntKey(c.name, n))

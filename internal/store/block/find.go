@@ -15,9 +15,11 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// Filter tells which values of a column are wanted. Absent ones never are.
+// Filter tells which values of a column are wanted. Absent ones never are, unless
+// it is the other way round.
 type Filter interface {
 	Column() int
+	Not() bool                     // wanted is what the others refuse, and absent values
 	Number(n int64) bool           // of a KindInt
 	Text(s string) bool            // of a KindString, or the bytes of a KindIP; s is good for the call
 	Printed() []string             // of a KindIP or KindID: the only ones, as they are printed; none: see Text and ID
@@ -89,7 +91,12 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 	s := b.scratch()
 	defer scratches.Put(s)
 	filters = slices.Clone(filters)
-	entries := func(f Filter) int { return b.columns[f.Column()].dict.entries }
+	entries := func(f Filter) int {
+		if f.Not() { // and leaves many
+			return -1
+		}
+		return b.columns[f.Column()].dict.entries
+	}
 	for _, f := range filters {
 		if err := b.columns[f.Column()].load(b.rows); err != nil {
 			return nil, fmt.Errorf("read column %s: %w", b.t.Columns[f.Column()].Name, err)
@@ -112,6 +119,22 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 
 // scan looks at each row from first on and before end.
 func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
+	if rows, err = c.scanNamed(f, all, first, end, s); err != nil || !f.Not() {
+		return rows, err
+	}
+	others := make([]int32, 0, end-first-len(rows))
+	for row := int32(first); row < int32(end); row++ {
+		if len(rows) > 0 && rows[0] == row {
+			rows = rows[1:]
+			continue
+		}
+		others = append(others, row)
+	}
+	return others, nil
+}
+
+// scanNamed finds the rows with the values that a filter names, wanted or not.
+func (c *column) scanNamed(f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
 	wanted, some, err := c.dict.wanted(c.kind, f)
 	if err != nil {
 		return nil, err
@@ -136,7 +159,7 @@ func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, 
 			}
 			v.Dict = ids.scopes
 			for i := range p.rows {
-				if passes(f, c.kind, &v, i) {
+				if named(f, c.kind, &v, i) {
 					s.rows = append(s.rows, int32(i))
 				}
 			}
@@ -284,14 +307,15 @@ func (c *column) keep(f Filter, all int, rows []int32, s *scratch) ([]int32, err
 	}
 	kept := rows[:0]
 	for i, row := range rows {
-		if passes(f, c.kind, &v, i) {
+		if named(f, c.kind, &v, i) != f.Not() {
 			kept = append(kept, row)
 		}
 	}
 	return kept, nil
 }
 
-func passes(f Filter, kind event.Kind, v *event.Vector, i int) bool {
+// named tells whether a row has a value that a filter names.
+func named(f Filter, kind event.Kind, v *event.Vector, i int) bool {
 	switch {
 	case kind == event.KindInt:
 		return v.Valid[i] && f.Number(v.Ints[i])

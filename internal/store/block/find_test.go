@@ -22,6 +22,12 @@ func (f one) Number(n int64) bool           { return n == f.number }
 func (f one) Text(s string) bool            { return s == f.text }
 func (f one) ID(scope string, n int64) bool { return scope == f.text && n == f.number }
 func (f one) Printed() []string             { return nil }
+func (f one) Not() bool                     { return false }
+
+// other wants what a filter refuses.
+type other struct{ block.Filter }
+
+func (f other) Not() bool { return true }
 
 // exactly is a filter that knows how its address is printed.
 type exactly struct{ one }
@@ -67,7 +73,9 @@ func passing(b *event.Batch, first, end int, filters []block.Filter) []int32 {
 	return rows
 }
 
-func passes(b *event.Batch, row int, f block.Filter) bool {
+func passes(b *event.Batch, row int, f block.Filter) bool { return named(b, row, f) != f.Not() }
+
+func named(b *event.Batch, row int, f block.Filter) bool {
 	r := event.Row{Batch: b, Index: row}
 	switch b.Type.Columns[f.Column()].Kind {
 	case event.KindInt:
@@ -95,6 +103,11 @@ func TestFind(t *testing.T) {
 		first := r.IntN(rows)
 		end := first + r.IntN(rows-first)
 		filters := like(b, r.IntN(rows), columns...)
+		for i := range filters {
+			if r.IntN(3) == 0 {
+				filters[i] = other{filters[i]}
+			}
+		}
 		got, err := opened.Find(first, end, filters)
 		if err != nil {
 			t.Fatal(err)

@@ -61,7 +61,9 @@ var Type = event.MustType(event.Type{
 	Collection: "connections",
 	Summary:    "TCP connections, connected UDP sockets and UDP flows without connect: opened, failed and closed, with the process that owns them.",
 	Breakdown:  "state",
+	Failures:   []string{"failed"},
 	Top:        []string{"command", "destination_ip"},
+	Details:    []string{"direction", "error", "duration_ns", "bytes_sent", "bytes_received", "retransmits", "reset_by", "container_name", "k8s_pod"},
 	Life: &event.Life{
 		ID:       "connection_id",
 		Begins:   event.Mark{Column: "state", Value: "established"},

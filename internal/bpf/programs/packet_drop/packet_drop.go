@@ -30,6 +30,7 @@ var Type = event.MustType(event.Type{
 	Summary:    "Packets that the kernel dropped, with its own reason and the place in the kernel.",
 	Breakdown:  "drop_reason",
 	Top:        []string{"command", "destination_ip"},
+	Details:    []string{"location", "interface", "count", "length", "container_name", "k8s_pod"},
 	Weight:     "count",
 	Ends: &event.Ends{
 		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},

@@ -1,0 +1,320 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+)
+
+// answering is a server with traffic in it, and a copy of its file.
+type answering struct {
+	*server
+	copied string
+	ns     *bpftest.NetNS
+	n      int // connections, each with four events
+	since  string
+	until  string
+}
+
+func newAnswering(t *testing.T) answering {
+	t.Helper()
+	dir := t.TempDir()
+	a := answering{server: start(t, filepath.Join(built, "ebpf-server"), filepath.Join(dir, "events.db")), copied: filepath.Join(dir, "copy.db"), ns: bpftest.NewNetNS(t, "questions"), n: 50}
+	a.since = time.Now().UTC().Format(time.RFC3339Nano)
+	traffic(t, a.ns, a.n)
+	eventually(t, func() error {
+		if got := a.summary("connections", in(a.ns)).Count; got != int64(4*a.n) {
+			return fmt.Errorf("%d events, want %d", got, 4*a.n)
+		}
+		return nil
+	})
+	a.until = time.Now().UTC().Format(time.RFC3339Nano)
+	verb(t, "snapshot", "--server", a.url, a.copied)
+	return a
+}
+
+// window limits a question to the traffic.
+func (a answering) window() []string {
+	return []string{"--netns", a.ns.Inode, "--since", a.since, "--until", a.until}
+}
+
+// The API, the command line and a copy of the file give one answer.
+func TestSameAnswerEverywhere(t *testing.T) {
+	a := newAnswering(t)
+	for _, test := range []struct {
+		path string
+		args []string
+	}{
+		{"/api/events", []string{"events", "--type", "connection", "--limit", "1000"}},
+		{"/api/events", []string{"events", "--type", "connection", "--state", "closed", "--order", "asc", "--limit", "7"}},
+		{"/api/connections/summary", []string{"summary", "--type", "connection"}},
+		{"/api/connections/summary", []string{"summary", "--type", "connection", "--group-by", "command,state"}},
+		{"/api/connections/summary", []string{"summary", "--type", "connection", "--interval", "1s", "--command", "tclient"}},
+	} {
+		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			values := url.Values{"netns": {a.ns.Inode}, "since": {a.since}, "until": {a.until}}
+			for i := 1; i < len(test.args); i += 2 {
+				name := strings.ReplaceAll(strings.TrimPrefix(test.args[i], "--"), "-", "_")
+				if name != "type" || test.path == "/api/events" {
+					values.Set(name, test.args[i+1])
+				}
+			}
+			answer, err := http.Get(a.url + test.path + "?" + values.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer answer.Body.Close()
+			want, err := io.ReadAll(answer.Body)
+			if err != nil || answer.StatusCode != http.StatusOK {
+				t.Fatalf("%s, %v: %s", answer.Status, err, want)
+			}
+			args := append(append(test.args, a.window()...), "--output", "json")
+			sameAnswer(t, "the command line", verb(t, append(args, "--server", a.url)...), string(want))
+			sameAnswer(t, "the copy", verb(t, append(args, "--db", a.copied)...), string(want))
+		})
+	}
+}
+
+// sameAnswer leaves the coverage aside: a file that was copied away is not recorded
+// into any more, and the rest of the window is not filtered by the same rules.
+func sameAnswer(t *testing.T, who, got, want string) {
+	t.Helper()
+	var answers [2]map[string]any
+	for i, text := range []string{got, want} {
+		if err := json.Unmarshal([]byte(text), &answers[i]); err != nil {
+			t.Fatalf("%s: %v\n%s", who, err, text)
+		}
+		if answers[i]["coverage"] == nil {
+			t.Errorf("%s: there is no coverage", who)
+		}
+		delete(answers[i], "coverage")
+	}
+	if len(answers[1]) == 0 || !reflect.DeepEqual(answers[0], answers[1]) {
+		t.Errorf("%s answers\n%s\nand the API\n%s", who, got, want)
+	}
+}
+
+// What people see is what there was.
+func TestTables(t *testing.T) {
+	a := newAnswering(t)
+	ask := func(args ...string) string {
+		return verb(t, append(append(args, a.window()...), "--server", a.url, "--utc")...)
+	}
+	events := ask("events", "--type", "connection", "--limit", "1000")
+	for state, want := range map[string]int{"established": 2 * a.n, "closed": 2 * a.n} {
+		rows := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3} +` + state + ` +t(client|server)\[\d+\] +tcp +127\.0\.0\.\d+:\d+ +127\.0\.0\.\d+:\d+ +(in|out)bound`)
+		if got := len(rows.FindAllString(events, -1)); got != want {
+			t.Errorf("%d rows of %s, want %d:\n%s", got, state, want, events)
+		}
+	}
+	if !strings.Contains(events, fmt.Sprintf("\n%d events\n", 4*a.n)) {
+		t.Errorf("it does not say that there are %d events:\n%s", 4*a.n, events)
+	}
+	if got := ask("events", "--limit", "3", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 || !strings.Contains(got, fmt.Sprintf("3 of %d events", a.n)) {
+		t.Errorf("of the clients' connections, 3 of %d should be shown:\n%s", a.n, got)
+	}
+	summary := ask("summary", "--group-by", "command", "--type", "connection")
+	for _, name := range []string{"tclient", "tserver"} {
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +%d +%d +%d `, name, 2*a.n, a.n, a.n))
+		if !row.MatchString(summary) {
+			t.Errorf("summary lacks %v:\n%s", row, summary)
+		}
+	}
+	if !strings.Contains(summary, "complete: all of ") {
+		t.Errorf("summary does not say that all was recorded:\n%s", summary)
+	}
+	programs := verb(t, "programs", "--server", a.url, "--hooks")
+	for _, part := range []string{"connection", "packet_drop", "running", "inet_sock_set_state", "kfree_skb"} {
+		if !strings.Contains(programs, part) {
+			t.Errorf("programs lacks %s:\n%s", part, programs)
+		}
+	}
+}
+
+// A moment is said as people say it, in the zone of the machine.
+func TestAtAndWindow(t *testing.T) {
+	a := newAnswering(t)
+	middle := time.Now()
+	for _, form := range []string{"2006-01-02 15:04:05", "15:04:05", time.RFC3339} {
+		got := verb(t, "summary", "--type", "connection", "--server", a.url, "--netns", a.ns.Inode, "--at", middle.Format(form), "--window", "10m")
+		if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d `, 4*a.n, 2*a.n)).MatchString(got) || !strings.Contains(got, "(10m)") {
+			t.Errorf("--at %s:\n%s", middle.Format(form), got)
+		}
+	}
+	got := verb(t, "events", "--db", a.copied, "--netns", a.ns.Inode, "--at", middle.Add(-24*time.Hour).Format("2006-01-02 15:04"), "--window", "5m")
+	if !strings.Contains(got, "\n0 events\n") || !strings.Contains(got, "ebpf-server did not run") {
+		t.Errorf("yesterday:\n%s", got)
+	}
+}
+
+// Lines fit the terminal, and colours are for terminals only.
+func TestTerminal(t *testing.T) {
+	a := newAnswering(t)
+	args := strings.Join(append([]string{filepath.Join(built, "ebpf-server"), "events", "--limit", "20", "--server", a.url}, a.window()...), " ")
+	run := func(env, columns string) string {
+		command := exec.Command("script", "-qec", "stty cols "+columns+"; "+args, "/dev/null")
+		command.Env = append(os.Environ(), "TERM=xterm", env)
+		out, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return string(out)
+	}
+	colour := regexp.MustCompile(`\x1b\[\d*m`)
+	for _, columns := range []int{60, 80, 200} {
+		rows := 0
+		for line := range strings.Lines(run("X=", strconv.Itoa(columns))) {
+			line = strings.TrimRight(colour.ReplaceAllString(line, ""), "\r\n")
+			if !strings.Contains(line, "established") && !strings.Contains(line, "closed") {
+				continue
+			}
+			if rows++; utf8.RuneCountInString(line) > columns {
+				t.Errorf("%d characters on a terminal of %d: %s", utf8.RuneCountInString(line), columns, line)
+			}
+		}
+		if rows != 20 {
+			t.Errorf("%d events, want 20", rows)
+		}
+	}
+	// A refused connection is the kind of thing that is coloured.
+	a.ns.Do(t, func() {
+		if c, err := net.Dial("tcp", "127.0.0.1:1"); err == nil {
+			c.Close()
+			t.Error("somebody answers on port 1")
+		}
+	})
+	args = strings.Join([]string{filepath.Join(built, "ebpf-server"), "events", "--type", "connection", "--state", "failed", "--netns", a.ns.Inode, "--server", a.url}, " ")
+	if got := run("X=", "120"); !strings.Contains(got, "\x1b[31mfailed") {
+		t.Errorf("a failure is not red: %q", got)
+	}
+	if got := run("NO_COLOR=1", "120"); colour.MatchString(got) || !strings.Contains(got, "ECONNREFUSED") {
+		t.Errorf("NO_COLOR is not respected: %q", got)
+	}
+	if got := verb(t, strings.Fields(args)[1:]...); colour.MatchString(got) {
+		t.Errorf("colours into a pipe: %q", got)
+	}
+}
+
+// Events are shown as they come, and an interrupt is a good end.
+func TestWatch(t *testing.T) {
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
+	ns := bpftest.NewNetNS(t, "watch")
+	shown := &output{}
+	command := exec.Command(filepath.Join(built, "ebpf-server"), "events", "--watch", "--server", s.url, "--netns", ns.Inode, "state=closed", "command=tc*")
+	command.Stdout, command.Stderr = shown, shown
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	t.Cleanup(func() {
+		if !ended {
+			_ = command.Process.Kill()
+			_ = command.Wait()
+		}
+	})
+	// It has connected once it shows something: what comes before is not shown.
+	rows := 0
+	eventually(t, func() error {
+		traffic(t, ns, 1)
+		if rows = strings.Count(shown.String(), "\n"); rows == 0 {
+			return errors.New("nothing is shown")
+		}
+		return nil
+	})
+	const n = 20
+	traffic(t, ns, n)
+	eventually(t, func() error {
+		if got := strings.Count(shown.String(), " closed "); got < n+1 {
+			return fmt.Errorf("%d events are shown of %d", got, n+1)
+		}
+		return nil
+	})
+	if text := shown.String(); strings.Contains(text, "tserver") || strings.Contains(text, "established") {
+		t.Errorf("what was not asked for is shown:\n%s", text)
+	}
+	if err := command.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := command.Wait()
+	if ended = true; err != nil {
+		t.Errorf("ended with %v:\n%s", err, shown)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	a := newAnswering(t)
+	for _, test := range []struct {
+		want int
+		args []string
+	}{
+		{0, []string{"events", "--server", a.url}},
+		{0, []string{"events", "--server", a.url, "command=nobody"}},
+		{1, []string{"events", "--server", "http://127.0.0.1:1"}},
+		{1, []string{"events", "--db", a.copied + ".none"}},
+		{2, []string{"events", "--server", a.url, "--colour", "red"}},
+		{2, []string{"events", "--server", a.url, "colour=red"}},
+		{2, []string{"events", "--server", a.url, "nonsense"}},
+		{2, []string{"events", "--server", a.url, "--limit", "many"}},
+		{2, []string{"events", "--db", a.copied, "--since", "soon"}},
+		{2, []string{"events", "--server", a.url, "--window", "5m"}},
+		{2, []string{"events", "--server", a.url, "--at", "03:12", "--since", "-1h"}},
+		{2, []string{"events", "--server", a.url, "--output", "pdf"}},
+		{2, []string{"summary", "--server", a.url, "--output", "pdf"}},
+		{2, []string{"summary", "--server", a.url, "--group-by", "colour"}},
+		{2, []string{"events", "--db", a.copied, "--watch"}},
+		{2, []string{"nothing"}},
+	} {
+		var out, problems bytes.Buffer
+		command := exec.Command(filepath.Join(built, "ebpf-server"), test.args...)
+		command.Stdout, command.Stderr = &out, &problems
+		err := command.Run()
+		var exit *exec.ExitError
+		got := 0
+		if errors.As(err, &exit) {
+			got = exit.ExitCode()
+		}
+		if got != test.want || (got != 0) != strings.HasPrefix(problems.String(), "ebpf-server: ") {
+			t.Errorf("%v: exit status %d, want %d: %s", test.args, got, test.want, &problems)
+		}
+	}
+}
+
+// Shells complete verbs, flags and values; the manual has a page for each verb.
+func TestCompletionAndManual(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"__complete ev", "events"},
+		{"__complete events --ty", "--type"},
+		{"__complete events --type pa", "packet_drop"},
+		{"__complete summary --group-by dest", "destination_ip"},
+		{"__complete events --state f", "failed"},
+		{"__complete events --output n", "ndjson"},
+		{"completion bash", "complete -o default"},
+	} {
+		if got := verb(t, strings.Fields(test.args)...); !strings.Contains(got, test.want) {
+			t.Errorf("%s lacks %s:\n%s", test.args, test.want, got)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "man")
+	verb(t, "man", dir)
+	page, err := os.ReadFile(filepath.Join(dir, "ebpf-server-events.8"))
+	if err != nil || !strings.Contains(string(page), "destination") || !strings.Contains(string(page), "since") {
+		t.Errorf("the manual of events: %v\n%s", err, page)
+	}
+}
