@@ -127,7 +127,7 @@ func eventSchema(t *event.Type) *openapi3.Schema {
 	kind := openapi3.NewStringSchema().WithEnum(t.Name)
 	kind.Description = "Type of the event."
 	schema.WithProperty("type", kind)
-	for _, c := range t.Columns {
+	for _, c := range t.Fields() {
 		schema.WithProperty(c.Name, columnSchema(c))
 	}
 	return schema

@@ -56,7 +56,8 @@ type Column struct {
 	Type        string   `json:"type" enums:"time,int,string,ip,id"`
 	Unit        string   `json:"unit,omitempty" example:"bytes"`
 	Description string   `json:"description"`
-	Values      []string `json:"values,omitempty"` // All possible values, where the set is closed.
+	Values      []string `json:"values,omitempty"`  // All possible values, where the set is closed.
+	Derived     bool     `json:"derived,omitempty"` // It follows from other columns: events show it, but it is not stored, filtered or summed up by.
 }
 
 // NewProgram fills in what follows from the declaration of the events; the
@@ -67,7 +68,7 @@ func NewProgram(t *event.Type) Program {
 		Hooks: []Hook{}, Features: map[string]bool{}, Lost: map[string]int64{}, Filtered: map[string]int64{},
 		Counts: map[string]int64{}, Sums: map[string]int64{},
 	}
-	for _, c := range t.Columns {
+	for _, c := range t.Fields() {
 		if c.Name == t.Breakdown {
 			for _, value := range c.Values {
 				p.Counts[value] = 0
@@ -76,7 +77,7 @@ func NewProgram(t *event.Type) Program {
 		if c.Sum {
 			p.Sums[c.Name] = 0
 		}
-		p.Columns = append(p.Columns, Column{Name: c.Name, Type: c.Kind.String(), Unit: c.Unit, Description: c.Description, Values: c.Values})
+		p.Columns = append(p.Columns, Column{Name: c.Name, Type: c.Kind.String(), Unit: c.Unit, Description: c.Description, Values: c.Values, Derived: t.IsDerived(c.Name)})
 	}
 	return p
 }

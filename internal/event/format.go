@@ -10,8 +10,13 @@ import (
 )
 
 // AppendText appends the value of a column as it is printed for people and in
-// CSV, and reports whether there is one.
+// CSV, and reports whether there is one. The column is a position in
+// Type.Fields.
 func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
+	if stored := len(r.Batch.Type.Columns); column >= stored {
+		d := &r.Batch.Type.Derived[column-stored]
+		return d.Append(dst, r, d.from)
+	}
 	kind := r.Batch.Type.Columns[column].Kind
 	switch kind {
 	case KindTime:
@@ -39,32 +44,31 @@ func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
 }
 
 // AppendJSON appends the event as one JSON object without a line end, columns
-// in the order of their declaration, absent ones left out.
+// in the order of Type.Fields, absent ones left out.
 func (r Row) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst, _ = r.AppendText(dst, Time)
 	dst = append(dst, `","type":"`...)
 	dst = append(append(dst, r.Batch.Type.Name...), '"')
-	for i := range r.Batch.Type.Columns[1:] {
-		i++
+	for i, f := range r.Batch.Type.fields[1:] {
 		mark := len(dst)
-		dst = append(append(append(dst, `,"`...), r.Batch.Type.Columns[i].Name...), `":`...)
+		dst = append(append(append(dst, `,"`...), f.Name...), `":`...)
 		var present bool
-		if dst, present = r.appendJSONValue(dst, i); !present {
+		if dst, present = r.appendJSONValue(dst, 1+i); !present {
 			dst = dst[:mark]
 		}
 	}
 	return append(dst, '}')
 }
 
-// TypeField stands for the type's name among positions of columns.
+// TypeField stands for the type's name among positions of fields.
 const TypeField = -1
 
-// AppendFields is AppendJSON with nothing but some columns, in their order.
-func (r Row) AppendFields(dst []byte, columns []int) []byte {
+// AppendFields is AppendJSON with nothing but some fields, in their order.
+func (r Row) AppendFields(dst []byte, fields []int) []byte {
 	dst = append(dst, '{')
 	begin := len(dst)
-	for _, i := range columns {
+	for _, i := range fields {
 		mark := len(dst)
 		if mark > begin {
 			dst = append(dst, ',')
@@ -73,7 +77,7 @@ func (r Row) AppendFields(dst []byte, columns []int) []byte {
 			dst = append(append(append(dst, `"type":"`...), r.Batch.Type.Name...), '"')
 			continue
 		}
-		dst = append(append(append(dst, '"'), r.Batch.Type.Columns[i].Name...), `":`...)
+		dst = append(append(append(dst, '"'), r.Batch.Type.fields[i].Name...), `":`...)
 		var present bool
 		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
@@ -84,10 +88,10 @@ func (r Row) AppendFields(dst []byte, columns []int) []byte {
 
 // appendJSONValue reports false, whatever it appended, if the value is absent.
 func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
-	switch r.Batch.Type.Columns[column].Kind {
-	case KindInt:
+	switch kind := r.Batch.Type.fields[column].Kind; {
+	case kind == KindInt:
 		return r.AppendText(dst, column)
-	case KindString:
+	case kind == KindString && column < len(r.Batch.Type.Columns):
 		s, present := r.String(column)
 		if present {
 			dst = appendJSONString(dst, s)

@@ -72,8 +72,10 @@ type Type struct {
 	Columns    []Column // common columns first (see Common), then the type's own
 	Life       *Life    // nil: its events stand alone
 	Ends       *Ends    // nil: they are not between two
+	Derived    []Derived
 
-	index map[string]int
+	index  map[string]int
+	fields []Column // see Fields
 }
 
 // Positions of the common columns in every Type.Columns.
@@ -150,6 +152,9 @@ func NewType(t Type) (*Type, error) {
 	if t.Weight != "" && !t.hasWeight() {
 		return nil, fmt.Errorf("declare event type %s: %q is no weight: it must be an int column of the type's own that is not summed as well", t.Name, t.Weight)
 	}
+	if err := t.setDerived(); err != nil {
+		return nil, err
+	}
 	return &t, t.checkLife()
 }
 
@@ -187,20 +192,6 @@ func MustType(t Type) *Type {
 func (t *Type) Column(name string) (int, bool) {
 	i, ok := t.index[name]
 	return i, ok
-}
-
-// Fields returns the positions of those columns that the type has, in the order of
-// their names; "type" becomes TypeField.
-func (t *Type) Fields(names []string) []int {
-	positions := make([]int, 0, len(names))
-	for _, name := range names {
-		if i, ok := t.Column(name); ok {
-			positions = append(positions, i)
-		} else if name == "type" {
-			positions = append(positions, TypeField)
-		}
-	}
-	return positions
 }
 
 // MustColumn is Column for names that stand in the declaration beside it.

@@ -53,7 +53,7 @@ func JSON(fields []string) func(dst []byte, row event.Row) []byte {
 	return func(dst []byte, row event.Row) []byte {
 		columns, known := at[row.Batch.Type]
 		if !known {
-			columns = row.Batch.Type.Fields(fields)
+			columns = row.Batch.Type.Positions(fields...)
 			at[row.Batch.Type] = columns
 		}
 		return row.AppendFields(dst, columns)
@@ -74,7 +74,7 @@ func (w *ndjsonWriter) Write(row event.Row) error {
 
 func (w *ndjsonWriter) Close() error { return w.out.Flush() }
 
-// table is the fields of several types side by side: columns of the same name
+// table is the fields of several types side by side: those of the same name
 // are one.
 type table struct {
 	fields  []string
@@ -93,7 +93,7 @@ func newTable(types []*event.Type, fields []string) (*table, error) {
 	}
 	index := map[string]int{}
 	for _, typ := range types {
-		for _, c := range typ.Columns {
+		for _, c := range typ.Fields() {
 			i, known := index[c.Name]
 			switch {
 			case len(fields) > 0 && !slices.Contains(fields, c.Name):
@@ -111,7 +111,7 @@ func newTable(types []*event.Type, fields []string) (*table, error) {
 	for _, typ := range types {
 		for _, name := range t.fields {
 			at := absent
-			if own := typ.Fields([]string{name}); len(own) > 0 {
+			if own := typ.Positions(name); len(own) > 0 {
 				at = own[0]
 			}
 			t.at[typ] = append(t.at[typ], at)

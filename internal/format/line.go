@@ -94,7 +94,7 @@ func (p *lineParser) assignAll(t *event.Type) bool {
 		}
 		next := nextColumn(t, column, f.name)
 		switch {
-		case f.kind == fieldNull && next < 0: // what is not there needs no column
+		case next < 0 && (f.kind == fieldNull || t.IsDerived(string(f.name))): // it needs no column
 			continue
 		case next < 0 || !p.isFirst(t, next):
 			return false

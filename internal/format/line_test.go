@@ -10,6 +10,13 @@ import (
 
 var lineType = event.MustType(event.Type{
 	Name: "flow", Collection: "flows", Breakdown: "state",
+	Derived: []event.Derived{{
+		Column: event.Column{Name: "shout", Kind: event.KindString, Description: "State, louder."}, From: []string{"state"},
+		Append: func(dst []byte, row event.Row, from []int) ([]byte, bool) {
+			dst, ok := row.AppendText(dst, from[0])
+			return append(dst, '!'), ok
+		},
+	}},
 	Columns: []event.Column{
 		{Name: "state", Kind: event.KindString, Values: []string{"open", "closed"}, Description: "State."},
 		{Name: "flow_id", Kind: event.KindID, Description: "Id."},
@@ -21,6 +28,7 @@ var lineType = event.MustType(event.Type{
 // plainLines are parsed without encoding/json.
 var plainLines = []string{
 	`{"time":"2026-11-21T03:12:00.123456789Z","type":"flow","pid":12,"command":"curl","state":"open","flow_id":"a-b-ff","address":"10.0.0.1","sent":0}`,
+	`{"time":"2026-11-21T05:12:00+02:00","type":"flow","state":"open","shout":"open!"}`, `{"shout":5,"time":"2026-11-21T05:12:00+02:00","type":"flow","shout":"no"}`,
 	`{"time":"2026-11-21T05:12:00+02:00","type":"flow"}`, `{"time":"2026-11-21T3:12:00,5Z","type":"flow"}`,
 	"\t{ \"sent\" : -5 , \"address\" : \"2001:db8::1\",\"type\": \"flow\" ,\"time\":\"2026-11-21T03:12:00Z\" } ",
 	`{"time":"2026-11-21T03:12:00Z","type":"flow","pid":null,"command":"","colour":null,"sent":-0,"uid":999999999999999999}`,

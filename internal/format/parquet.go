@@ -18,11 +18,13 @@ type ParquetWriter struct {
 	encoder *block.Encoder
 	pending []*event.Batch // one of each type, less than a row group
 	encoded []byte
+	derived []byte                      // encoded, too
+	types   map[*event.Type]*event.Type // those of the derived fields that are written; nil: there are none
+	fields  []string                    // that are written
 }
 
 // NewParquetWriter returns a writer of events of the given types. With names of
-// fields the file has these columns, and time and type; the events must have a
-// value in no other. Nothing is complete before Close, which leaves the underlying
+// fields the file has these columns, and time and type. Nothing is complete before Close, which leaves the underlying
 // writer open.
 func NewParquetWriter(w io.Writer, types []*event.Type, fields ...string) (*ParquetWriter, error) {
 	if len(fields) > 0 {
@@ -37,7 +39,7 @@ func NewParquetWriter(w io.Writer, types []*event.Type, fields ...string) (*Parq
 		return nil, err
 	}
 	out, err := block.NewWriter(w, t.columns)
-	return &ParquetWriter{out: out, encoder: encoder}, err
+	return &ParquetWriter{out: out, encoder: encoder, types: map[*event.Type]*event.Type{}, fields: t.fields}, err
 }
 
 // Batch takes over events. A row group is sorted by time in itself; they must
@@ -57,8 +59,8 @@ func (p *ParquetWriter) Batch(b *event.Batch) error {
 	return p.rowGroup(full)
 }
 
-// Block writes events that are a block already, as it is. Those of the same type
-// that came before it are before it in the file.
+// Block writes events that are a block already, as it is, and what is derived from
+// them beside. Those of the same type that came before it are before it in the file.
 func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 	if i := p.place(t.Name); i >= 0 {
 		before := p.pending[i]
@@ -67,7 +69,11 @@ func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 			return err
 		}
 	}
-	return p.out.Append(data)
+	derived, err := p.deriveOfBlock(t, data)
+	if err != nil {
+		return err
+	}
+	return p.append(data, derived)
 }
 
 // Close writes what is left.
@@ -97,10 +103,14 @@ func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
 		return nil
 	}
 	b = block.Sort(b)
-	p.encoded, err = p.encoder.Append(p.encoded[:0], b)
+	derived, err := p.derive(b)
+	if err != nil {
+		return err
+	}
+	p.encoded, err = p.encoder.Append(p.encoded[:0], p.chosen(b))
 	switch {
 	case err == nil:
-		return p.out.Append(p.encoded)
+		return p.append(p.encoded, derived)
 	case !errors.Is(err, block.ErrTooLarge) || n == 1:
 		return fmt.Errorf("write Parquet: %w", err)
 	}

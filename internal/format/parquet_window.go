@@ -114,7 +114,7 @@ func (w *window) eventsOf(t *event.Type) error {
 	}
 	b := &event.Batch{Type: t, Columns: make([]event.Vector, len(t.Columns))}
 	for _, c := range w.columns {
-		if c.name == "type" || c.name == "time" {
+		if c.name == "type" || c.name == "time" || t.IsDerived(c.name) {
 			continue
 		}
 		if i, known := t.Column(c.name); known {

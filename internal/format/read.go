@@ -164,6 +164,9 @@ func (r *Reader) record(fields map[string]any, c *collector) error {
 			continue
 		}
 		i, ok := t.Column(field)
+		if !ok && t.IsDerived(field) {
+			continue
+		}
 		if !ok {
 			return &fieldError{field, "is not a field of type " + name}
 		}

@@ -1,16 +1,26 @@
 package store
 
-import "github.com/srodi/ebpf-server/internal/event"
+import (
+	"slices"
 
-// columnsOf returns the columns with some names, and time; all if there are none.
+	"github.com/srodi/ebpf-server/internal/event"
+)
+
+// columnsOf returns the columns that fields of some names are made of, and time; all
+// if there are no names.
 func columnsOf(t *event.Type, names []string) []int {
 	if len(names) == 0 {
 		return allColumns(t)
 	}
 	columns := []int{event.Time}
-	for _, i := range t.Fields(names) {
-		if i > event.Time {
-			columns = append(columns, i)
+	for _, field := range t.Positions(names...) {
+		if field == event.TypeField {
+			continue
+		}
+		for _, i := range t.Sources(field) {
+			if !slices.Contains(columns, i) {
+				columns = append(columns, i)
+			}
 		}
 	}
 	return columns

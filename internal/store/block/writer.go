@@ -57,34 +57,28 @@ func (w *Writer) write(data []byte) error {
 	return nil
 }
 
-// Append adds a block, whose columns must all be among those of the file.
-func (w *Writer) Append(data []byte) error {
-	f, err := readFooter(data)
-	if err == nil {
-		err = f.check(string(f.typeName))
-	}
-	var places []int
-	if err == nil {
-		places, err = w.schema.places(f)
-	}
-	var meta *format.FileMetaData
-	if err == nil {
-		meta, err = readMetaData(data)
-	}
+// Append adds a block, whose columns must all be among those of the file. More
+// blocks may give further columns of the same events.
+func (w *Writer) Append(data []byte, more ...[]byte) error {
+	chunks := make([]sourceChunk, len(w.schema.columns))
+	f, places, err := w.addChunks(chunks, data)
 	if err == nil {
 		err = w.readTimes(data, f, places)
+	}
+	for i := 0; i < len(more) && err == nil; i++ {
+		var other *footer
+		if other, _, err = w.addChunks(chunks, more[i]); err == nil && other.rows != f.rows {
+			err = fmt.Errorf("further columns are of %d events instead of %d", other.rows, f.rows)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("append block: %w", err)
 	}
-	chunks := make([]*format.ColumnMetaData, len(w.schema.columns))
-	for i, at := range places {
-		chunks[at] = &meta.RowGroups[0].Columns[i].MetaData
-	}
 	w.group.out = w.group.out[:0]
 	group := w.rowGroup(f.rows)
-	for i, m := range chunks {
-		if m, err = w.appendColumn(i, m, data, int(f.rows)); err != nil {
+	for i, chunk := range chunks {
+		m, err := w.appendColumn(i, chunk.meta, chunk.data, int(f.rows))
+		if err != nil {
 			return fmt.Errorf("append block: column %s: %w", w.schema.columns[i].Name, err)
 		}
 		group.Columns = append(group.Columns, format.ColumnChunk{MetaData: *m})
@@ -98,6 +92,37 @@ func (w *Writer) Append(data []byte) error {
 	w.footer.NumRows += f.rows
 	w.footer.RowGroups = append(w.footer.RowGroups, group)
 	return nil
+}
+
+// sourceChunk is a column of a block that is appended.
+type sourceChunk struct {
+	meta *format.ColumnMetaData // nil: no block has it
+	data []byte                 // the block
+}
+
+// addChunks notes those columns of a block that no block before it had.
+func (w *Writer) addChunks(chunks []sourceChunk, data []byte) (*footer, []int, error) {
+	f, err := readFooter(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.check(string(f.typeName)); err != nil {
+		return nil, nil, err
+	}
+	places, err := w.schema.places(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	meta, err := readMetaData(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, at := range places {
+		if chunks[at].meta == nil {
+			chunks[at] = sourceChunk{&meta.RowGroups[0].Columns[i].MetaData, data}
+		}
+	}
+	return f, places, nil
 }
 
 // Close ends the file with its footer. It leaves the underlying writer open.

@@ -195,9 +195,14 @@ func TestWriterRefuses(t *testing.T) {
 		"half":           {good[:len(good)/2], "not a Parquet file"},
 		"another column": {with(newHost(6).batch(10), renamed), "column id is not one"},
 		"another type":   {encode(t, drops(3)), "column reason is not one"},
+		"other events":   {good, "further columns are of 50 events instead of 100"},
 		"SNAPPY":         {foreign(t, 1, append(ownMetadata, parquet.Compression(&parquet.Snappy))...), "SNAPPY"},
 	} {
-		if err := w.Append(test.data); err == nil || !strings.Contains(err.Error(), test.want) {
+		var more [][]byte
+		if name == "other events" {
+			more = append(more, encode(t, newHost(6).batch(50)))
+		}
+		if err := w.Append(test.data, more...); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: error is %v, want one that says %q", name, err, test.want)
 		}
 	}

@@ -75,6 +75,7 @@ var Type = event.MustType(event.Type{
 	Ends: &event.Ends{
 		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
 	},
+	Derived: []event.Derived{event.CommunityID()},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
 		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},
