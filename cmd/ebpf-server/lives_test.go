@@ -336,7 +336,7 @@ func TestStory(t *testing.T) {
 	if n := counted(h.client, "out"); n < 2 || failed.drops() != n || failed.Events[len(failed.Events)-1].State != "failed" {
 		t.Errorf("%d packets were dropped; told is %+v", n, failed)
 	}
-	for path, status := range map[string]int{"/api/connections/6f1c2a90-1a2b": http.StatusNotFound, "/api/connections/sumary": http.StatusBadRequest} {
+	for path, status := range map[string]int{"/api/connections/6f1c2a90-1a2b": http.StatusNotFound, "/api/connections/overview": http.StatusBadRequest} {
 		answer, err := http.Get(s.url + path)
 		if err != nil {
 			t.Fatal(err)

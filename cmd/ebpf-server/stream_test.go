@@ -205,15 +205,16 @@ func TestStreamInFlood(t *testing.T) {
 				counted <- [2]int64{got, missed}
 				return
 			}
-			if m.name == "missed" {
+			switch {
+			case m.name == "missed":
 				var told struct{ Count int64 }
 				if err := json.Unmarshal([]byte(m.data), &told); err != nil {
 					t.Error(err)
 				}
 				missed += told.Count
-			} else if m.data != "" {
+			case m.data != "":
 				got++
-			} else if from == 0 {
+			case from == 0:
 				from = m.number(t)
 			}
 			select {

@@ -12,7 +12,7 @@ func TestStory(t *testing.T) {
 		{name: "in a window", url: "/api/connections/3f2a-4?since=2024-11-21T03:12:00Z&until=2024-11-21T03:13:00Z", status: 200, contains: []string{`"count":1`}},
 		{name: "not in that window", url: "/api/connections/3f2a-4?since=-1h", status: 404, contains: []string{"in this window"}},
 		{name: "unknown", url: "/api/connections/3f2a-400", status: 404, contains: []string{"3f2a-400"}},
-		{name: "no id", url: "/api/connections/sumary", status: 400, contains: []string{`"field":"connection_id"`, "is not an id"}},
+		{name: "no id", url: "/api/connections/overview", status: 400, contains: []string{`"field":"connection_id"`, "is not an id"}},
 		{name: "limit", url: "/api/connections/3f2a-4?limit=0", status: 400, contains: []string{`"field":"limit"`}},
 		{name: "time", url: "/api/connections/3f2a-4?since=soon", status: 400, contains: []string{`"field":"since"`}},
 		{name: "filter", url: "/api/connections/3f2a-4?pid=1", status: 400, contains: []string{`"field":"pid"`}},

@@ -90,7 +90,7 @@ func (s *Server) stream(c echo.Context) error {
 		return nil
 	}
 	defer context.AfterFunc(s.ending, out.end)()
-	return f.follow(c.Request(), c.Response(), s.ending)
+	return f.follow(c.Request(), c.Response(), s.ending.Done())
 }
 
 // follower is one stream.
@@ -131,7 +131,7 @@ func (s *Server) readStream(r *http.Request) (*follower, error) {
 
 // follow writes what comes until the client goes or the server ends. An error is
 // that of a client that takes nothing.
-func (f *follower) follow(r *http.Request, out http.ResponseWriter, ending context.Context) error {
+func (f *follower) follow(r *http.Request, out http.ResponseWriter, ending <-chan struct{}) error {
 	control := http.NewResponseController(out)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
@@ -147,7 +147,7 @@ func (f *follower) follow(r *http.Request, out http.ResponseWriter, ending conte
 			select {
 			case <-r.Context().Done():
 				return nil
-			case <-ending.Done():
+			case <-ending:
 				return nil
 			case <-wait:
 				wait = f.gather()
@@ -155,8 +155,12 @@ func (f *follower) follow(r *http.Request, out http.ResponseWriter, ending conte
 				f.text = f.comment(f.text)
 			}
 		}
-		if r.Context().Err() != nil || ending.Err() != nil {
+		select { // also while there is always something to write
+		case <-r.Context().Done():
 			return nil
+		case <-ending:
+			return nil
+		default:
 		}
 	}
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -44,9 +43,9 @@ func (c *census) takeAll() error {
 	if matcher.Nothing() {
 		return nil
 	}
-	takers := make([]*censusTaker, processors())
+	takers := make([]*taker, processors())
 	for i := range takers {
-		takers[i] = newCensusTaker(c, matcher)
+		takers[i] = newTaker(c, matcher)
 	}
 	for _, day := range c.days {
 		c.ended = map[thing]struct{}{}
@@ -70,50 +69,34 @@ func (c *census) takeAll() error {
 }
 
 // tasks are the blocks, chunks and batches with events of a day.
-func (c *census) tasks(v *view, day int64) (tasks []func(*censusTaker) error, err error) {
+func (c *census) tasks(v *view, day int64) (tasks []func(*taker) error, err error) {
 	whole := segment{day, hoursOfDay}.span()
 	visible, err := v.visible(c.q.Type.Name, span{max(whole.from, c.in.from), min(whole.until, c.in.until)})
 	if err != nil {
 		return nil, err
 	}
-	segments, err := segmentsIn(v.tx, c.q.Type.Name, day, hoursOfDay)
-	if err != nil {
-		return nil, err
-	}
 	for _, in := range visible {
-		for _, g := range segments {
-			err := v.blocks(c.q.Type, g, in, nil, func(b storedBlock) error {
-				v.fetch(&b)
-				tasks = append(tasks, func(n *censusTaker) error { return n.block(b, in) })
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		err := forEachHour(v.tx, c.q.Type.Name, func(hour int64, h hourRecord) error {
-			if !in.overlaps(h.min, h.max) {
-				return nil
-			}
-			return v.chunks(c.q.Type.Name, hour, in, func(_ int64, _ chunkHeader, value []byte) error {
-				tasks = append(tasks, func(n *censusTaker) error { return n.chunk(value, in) })
-				return nil
-			})
+		err := v.blocksOf(c.q.Type, day, in, nil, func(b storedBlock) {
+			tasks = append(tasks, func(n *taker) error { return n.block(b, in) })
 		})
 		if err != nil {
 			return nil, err
 		}
-		v.batches(c.q.Type.Name, func(m memoryBatch) {
-			if in.overlaps(m.min, m.max) {
-				tasks = append(tasks, func(n *censusTaker) error { n.batch(m.Batch, in); return nil })
-			}
+		chunk := func(value []byte, failed func(error) error) {
+			tasks = append(tasks, func(n *taker) error { return failed(n.chunk(value, in)) })
+		}
+		err = v.rowsIn(c.q.Type.Name, in, chunk, func(b *event.Batch) {
+			tasks = append(tasks, func(n *taker) error { n.batch(b, in); return nil })
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return tasks, nil
 }
 
-// censusTaker is what a goroutine takes a census with.
-type censusTaker struct {
+// taker is what a goroutine takes a census with.
+type taker struct {
 	*census
 	matcher          query.Matcher
 	columns          []int
@@ -130,15 +113,15 @@ type censusTaker struct {
 // tableBits makes a hash table of twice as many slots as a block has events.
 const tableBits = 17
 
-func newCensusTaker(c *census, matcher query.Matcher) *censusTaker {
+func newTaker(c *census, matcher query.Matcher) *taker {
 	life := c.q.Type.Life
-	n := &censusTaker{census: c, matcher: matcher, slots: make([]int32, 1<<tableBits)}
+	n := &taker{census: c, matcher: matcher, slots: make([]int32, 1<<tableBits)}
 	n.id, n.begins, n.ends = c.q.Type.MustColumn(life.ID), c.q.Type.MustColumn(life.Begins.Column), c.q.Type.MustColumn(life.Ends.Column)
 	n.columns = append([]int{event.Time, n.id, n.begins, n.ends}, matcher.Columns()...)
 	return n
 }
 
-func (n *censusTaker) block(stored storedBlock, in span) error {
+func (n *taker) block(stored storedBlock, in span) error {
 	var b *event.Batch
 	err := n.s.readBlock(stored, n.q.Type, func(opened *block.Block) (err error) {
 		first, end := 0, opened.Rows()
@@ -159,10 +142,10 @@ func (n *censusTaker) block(stored storedBlock, in span) error {
 	return err
 }
 
-func (n *censusTaker) chunk(value []byte, in span) error {
+func (n *taker) chunk(value []byte, in span) error {
 	k, err := n.s.codec.open(value, n.s.schemas)
 	if err != nil {
-		return fmt.Errorf("%s: %w", n.q.Type.Name, err)
+		return err
 	}
 	b, err := k.batch(n.q.Type, n.columns)
 	if err == nil {
@@ -172,14 +155,14 @@ func (n *censusTaker) chunk(value []byte, in span) error {
 }
 
 // batch finds what begins or ends here and not both, and adds it to the census.
-func (n *censusTaker) batch(b *event.Batch, in span) {
+func (n *taker) batch(b *event.Batch, in span) {
 	rows := b.Len()
 	for first := 0; first < rows; first += block.MaxRows { // what the table has room for
 		n.some(b, in, first, min(rows, first+block.MaxRows))
 	}
 }
 
-func (n *censusTaker) some(b *event.Batch, in span, first, end int) {
+func (n *taker) some(b *event.Batch, in span, first, end int) {
 	ids, times := &b.Columns[n.id], b.Columns[event.Time].Ints
 	begins, ends := codeOf(&b.Columns[n.begins], n.q.Type.Life.Begins), codeOf(&b.Columns[n.ends], n.q.Type.Life.Ends)
 	clear(n.slots)
@@ -212,7 +195,7 @@ func (n *censusTaker) some(b *event.Batch, in span, first, end int) {
 }
 
 // add adds what is left over to the census.
-func (n *censusTaker) add(ids *event.Vector, times []int64) {
+func (n *taker) add(ids *event.Vector, times []int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	scopes := make([]int, len(ids.Dict))
@@ -239,7 +222,7 @@ func (n *censusTaker) add(ids *event.Vector, times []int64) {
 }
 
 // slot returns that of a row with the same id, or else a free one.
-func (n *censusTaker) slot(ids *event.Vector, row int) int {
+func (n *taker) slot(ids *event.Vector, row int) int {
 	const golden = 0x9e3779b97f4a7c15 // spreads numbers that follow each other
 	at := int(uint64(ids.Ints[row]) * golden >> (64 - tableBits))
 	for {

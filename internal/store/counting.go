@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -242,51 +241,20 @@ func floor(n, unit int64) int64 {
 }
 
 func (c *counting) addBlocks(v *view, day int64, in span) error {
-	segments, err := segmentsIn(v.tx, c.query.Type.Name, day, hoursOfDay)
-	if err != nil {
-		return err
-	}
-	for _, g := range segments {
-		if s := g.span(); s.from >= in.until || s.until <= in.from {
-			continue
-		}
-		err := v.blocks(c.query.Type, g, in, c.wanted, func(b storedBlock) error {
-			v.fetch(&b)
-			c.long = append(c.long, func(w *worker) error { return c.block(v.s, w, b, in) })
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return v.blocksOf(c.query.Type, day, in, c.wanted, func(b storedBlock) {
+		c.long = append(c.long, func(w *worker) error { return c.block(v.s, w, b, in) })
+	})
 }
 
 // addRows is for what is not in blocks.
 func (c *counting) addRows(v *view, in span) error {
-	name := c.query.Type.Name
-	err := forEachHour(v.tx, name, func(hour int64, h hourRecord) error {
-		if !in.overlaps(h.min, h.max) {
-			return nil
-		}
-		return v.chunks(name, hour, in, func(sequence int64, _ chunkHeader, value []byte) error {
-			c.tasks = append(c.tasks, func(w *worker) error {
-				err := c.chunk(v.s, w, value, in)
-				if err != nil {
-					err = fmt.Errorf("%s of hour %s: chunk %d: %w", name, hourStart(hour).Format(time.RFC3339), sequence, err)
-				}
-				return err
-			})
-			return nil
+	chunk := func(value []byte, failed func(error) error) {
+		c.tasks = append(c.tasks, func(w *worker) error { return failed(c.chunk(v.s, w, value, in)) })
+	}
+	return v.rowsIn(c.query.Type.Name, in, chunk, func(b *event.Batch) {
+		c.tasks = append(c.tasks, func(w *worker) error {
+			w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
+			return w.counter.Add(b, w.sel)
 		})
 	})
-	v.batches(name, func(m memoryBatch) {
-		if in.overlaps(m.min, m.max) {
-			c.tasks = append(c.tasks, func(w *worker) error {
-				w.sel = c.matcher.Select(m.Batch, in.window(), w.sel[:0])
-				return w.counter.Add(m.Batch, w.sel)
-			})
-		}
-	})
-	return err
 }

@@ -10,7 +10,8 @@
 // The files here: open and schema (the file and its declarations), chunk,
 // encode and decode (rows), memory and flush (the way in), seal, segments,
 // rollups and days (from rows to blocks), view, events, merge and sources
-// (single events), summary and scan (figures), blocks, kept and wanted (reading
+// (single events), at, census, recordings and story (what was open, and what became of
+// one), summary, scan and parts (figures), blocks, kept and wanted (reading
 // blocks), parallel, runs, losses, filtered and coverage (how far an answer can
 // be trusted), retention and pins, storage and status, check, and snapshot.
 package store
