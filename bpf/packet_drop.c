@@ -12,9 +12,11 @@
  *                   the receive queue when a connection ends in the ordinary way
  *   the spent ACK   a TCP segment without data or SYN that
  *                   tcp_rcv_state_process, tcp_v4_rcv or tcp_v6_rcv frees with
- *                   reason NOT_SPECIFIED: an acknowledgement or a FIN, already
- *                   acted upon, to a socket that is closing or in TIME_WAIT;
- *                   not one to a listener, which has no room for the connection.
+ *                   reason NOT_SPECIFIED, TCP_CLOSE or TCP_RFC7323_TW_PAWS: an
+ *                   acknowledgement or a FIN, already acted upon, to a socket that
+ *                   is closing or in TIME_WAIT, or was closed while the segment
+ *                   waited for it; not one to a listener, which has no room for
+ *                   the connection.
  *                   Where the kernel gives no reasons (before 5.17) the place
  *                   alone decides, so that segments of this kind to closed
  *                   ports are left out as well
@@ -22,6 +24,10 @@
  *                   TCP_OLD_DATA or TCP_OLD_SEQUENCE: the receiver has had all of
  *                   it before. It is a keepalive probe, or was sent again too
  *                   early, which the sender's connection counts in retransmits
+ *   the overtaken   an ACK without data freed with reason TCP_RFC7323_PAWS_ACK
+ *   ACK             or, where there is no such reason, TCP_RFC7323_PAWS: data that
+ *                   was sent after it, by another CPU, has arrived before it and
+ *                   told all that it tells. The latter takes the receiving socket
  */
 #include "filter.h"
 #include "packet_drop_flood.h"
@@ -35,6 +41,10 @@ const volatile u32 queue_purge = 0;   /* SKB_DROP_REASON_QUEUE_PURGE */
 const volatile u32 not_specified = 0; /* SKB_DROP_REASON_NOT_SPECIFIED */
 const volatile u32 old_data = 0;      /* SKB_DROP_REASON_TCP_OLD_DATA */
 const volatile u32 old_sequence = 0;  /* SKB_DROP_REASON_TCP_OLD_SEQUENCE */
+const volatile u32 tcp_close = 0;     /* SKB_DROP_REASON_TCP_CLOSE */
+const volatile u32 tw_paws = 0;       /* SKB_DROP_REASON_TCP_RFC7323_TW_PAWS */
+const volatile u32 paws = 0;          /* SKB_DROP_REASON_TCP_RFC7323_PAWS */
+const volatile u32 paws_ack = 0;      /* SKB_DROP_REASON_TCP_RFC7323_PAWS_ACK */
 
 /* A function, or a part that the compiler put elsewhere. 0: there is none, or
  * the kernel hides its symbols; then the rule that needs it does not apply.
@@ -85,12 +95,31 @@ static __always_inline bool is_spent_ack(const struct sk_buff *skb, u64 location
 	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
 	u32 numbers;
 
-	if (reason != not_specified || !is_in(location, receivers))
+	if (reason != not_specified && !(tcp_close && reason == tcp_close) && !(tw_paws && reason == tw_paws))
+		return false;
+	if (!is_in(location, receivers))
 		return false;
 	if (receiver && BPF_CORE_READ(receiver, __sk_common.skc_state) == TCP_LISTEN)
 		return false;
 	numbers = BPF_CORE_READ(cb, end_seq) - BPF_CORE_READ(cb, seq);
 	return numbers == 0 || (numbers == 1 && BPF_CORE_READ(cb, tcp_flags) & TCPHDR_FIN);
+}
+
+/* Of what PAWS refuses, the ACKs that the kernel itself tells apart where it has
+ * paws_ack (tcp_disordered_ack_check): without data, and of before what was received.
+ */
+static __always_inline bool is_overtaken_ack(const struct sk_buff *skb, u32 reason, const struct sock *receiver)
+{
+	const struct tcp_skb_cb *cb = (const struct tcp_skb_cb *)skb->cb;
+	u32 sequence;
+
+	if (paws_ack)
+		return reason == paws_ack;
+	if (!paws || reason != paws || !receiver)
+		return false;
+	sequence = BPF_CORE_READ(cb, seq);
+	return sequence == BPF_CORE_READ(cb, end_seq) &&
+	       (s32)(sequence - BPF_CORE_READ((const struct tcp_sock *)receiver, rcv_nxt)) < 0;
 }
 
 static __always_inline bool is_excluded(const struct packet *p)
@@ -134,7 +163,8 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 		return 0;
 	}
 	receiver = receiver_of(ctx);
-	if (is_spent_ack(skb, (u64)location, reason, receiver) || is_duplicate(skb, reason)) {
+	if (is_spent_ack(skb, (u64)location, reason, receiver) || is_duplicate(skb, reason) ||
+	    is_overtaken_ack(skb, reason, receiver)) {
 		count(COUNTER_FILTERED);
 		return 0;
 	}

@@ -93,7 +93,7 @@ static __always_inline void forget(u64 sk)
  */
 static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
 {
-	long error;
+	int error;
 
 	if (crowded && bpf_map_lookup_elem(&more_connections, &sk)) {
 		if (flags == BPF_NOEXIST)
@@ -101,15 +101,15 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 		count(COUNTER_END_MISSED);
 		forget(sk);
 	}
-	error = bpf_map_update_elem(&connections, &sk, c, BPF_NOEXIST);
+	error = update(&connections, &sk, c, BPF_NOEXIST);
 	if (error == -EEXIST && flags == BPF_ANY) {
 		count(COUNTER_END_MISSED);
-		error = bpf_map_update_elem(&connections, &sk, c, BPF_ANY);
+		error = update(&connections, &sk, c, BPF_ANY);
 	}
 	if (!error || error == -EEXIST)
 		return !error;
 	__sync_fetch_and_add(&crowded, 1); /* before anybody looks for it */
-	error = bpf_map_update_elem(&more_connections, &sk, c, BPF_NOEXIST);
+	error = update(&more_connections, &sk, c, BPF_NOEXIST);
 	if (error)
 		__sync_fetch_and_add(&crowded, -1);
 	if (error && error != -EEXIST)

@@ -126,7 +126,7 @@ static __noinline int new_flow(const struct sock *sk, const struct flow_key *key
 	new.facts.ends.remote = key->peer;
 	new.facts.ends.remote_port = key->port;
 	flow_begins(&new, error);
-	switch (bpf_map_update_elem(&flows, key, &new, BPF_NOEXIST)) {
+	switch (update(&flows, key, &new, BPF_NOEXIST)) {
 	case 0:
 		flow_began(&new, error);
 		break;

@@ -88,3 +88,23 @@ static __always_inline bool has_task_btf(void)
 {
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
+
+/* bpf_map_update_elem for those who look at the error: before Linux 6.4, only the
+ * lower half of what that returns is the error.
+ */
+static __always_inline int update(void *map, const void *key, const void *value, u64 flags)
+{
+	return bpf_map_update_elem(map, key, value, flags);
+}
+
+/* A pointer as a number. Functions that are not static are verified once, for any
+ * arguments, and not again for each way to each of their calls; but up to Linux 5.11
+ * they take no pointers.
+ */
+static __always_inline u64 address_of(const volatile void *pointer)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}

@@ -63,6 +63,8 @@ struct {
 	__type(value, u8);
 } told_cgroups SEC(".maps");
 
+#ifndef MAPS_ALONE
+
 static __always_inline bool add_name(struct named *n, const char *name)
 {
 	u32 at = n->path_length;
@@ -166,8 +168,8 @@ static __always_inline bool tell_process(struct process *process, struct task_st
 	return true;
 }
 
-/* In any context. False: there was no room. */
-static __noinline int tell_cgroup(struct kernfs_node *node)
+/* False: there was no room. */
+static __always_inline bool tell_new_cgroup(struct kernfs_node *node)
 {
 	u64 id = BPF_CORE_READ(node, id);
 	struct named *n;
@@ -186,25 +188,36 @@ static __noinline int tell_cgroup(struct kernfs_node *node)
 	return true;
 }
 
-/* The task is one of the process, whose identity this is; node is that of its
- * cgroup.
- */
-static __noinline int tell_new_names(struct process *process, struct task_struct *task, u64 cgroup_id,
-				     struct kernfs_node *node)
+/* In any context; the argument is an address, see address_of. */
+__noinline int tell_cgroup(u64 node)
 {
-	if (!bpf_map_lookup_elem(&told_processes, process) && !tell_process(process, task))
+	return tell_new_cgroup((struct kernfs_node *)node);
+}
+
+/* The task is one of the process to tell of, node is that of its cgroup: addresses,
+ * see address_of.
+ */
+__noinline int tell_new_names(u64 task, u64 node)
+{
+	struct process process = {};
+	u64 cgroup_id = BPF_CORE_READ((struct kernfs_node *)node, id);
+
+	process_is(&process, (struct task_struct *)task);
+	if (!bpf_map_lookup_elem(&told_processes, &process) && !tell_process(&process, (struct task_struct *)task))
 		return 0;
-	if (tell_cgroup(node))
-		bpf_map_update_elem(&told_processes, process, &cgroup_id, BPF_ANY);
+	if (tell_new_cgroup((struct kernfs_node *)node))
+		bpf_map_update_elem(&told_processes, &process, &cgroup_id, BPF_ANY);
 	return 0;
 }
 
 /* Nearly always both were told of before: one lookup says so. */
-static __always_inline void tell_names(struct process *process, struct task_struct *task, u64 cgroup_id,
-				       struct kernfs_node *node)
+static __always_inline void tell_names(const struct process *process, const struct task_struct *task, u64 cgroup_id,
+				       const struct kernfs_node *node)
 {
 	u64 *told = bpf_map_lookup_elem(&told_processes, process);
 
 	if (!told || *told != cgroup_id)
-		tell_new_names(process, task, cgroup_id, node);
+		tell_new_names(address_of(task), address_of(node));
 }
+
+#endif /* MAPS_ALONE */

@@ -308,7 +308,7 @@ static __always_inline void read_socket(struct packet *p, const struct sock *sk)
 	p->drop.uid = BPF_CORE_READ(sk, sk_uid.val);
 	p->drop.cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 	p->cgroups = cgroups_of(cgroup);
-	tell_cgroup(BPF_CORE_READ(cgroup, kn));
+	tell_cgroup((u64)BPF_CORE_READ(cgroup, kn));
 }
 
 /* The connection that the packet belongs to, or NULL. */

@@ -55,7 +55,7 @@ func (q *question) addFlags(c *cobra.Command, parameters map[string]string, form
 		q.parameters[name] = flags.StringArray(name, nil, usage)
 	}
 	for _, t := range daemon.Types() {
-		for _, c := range t.Columns {
+		for _, c := range t.Shown() {
 			if c.Kind != event.KindTime && q.parameters[c.Name] == nil {
 				q.parameters[c.Name] = flags.StringArray(c.Name, nil, "filter: "+c.Description)
 			}
@@ -73,7 +73,7 @@ func (q *question) complete(c *cobra.Command, formats ...string) {
 	values := map[string][]string{"output": formats, "order": {"desc", "asc"}}
 	for _, t := range daemon.Types() {
 		values["type"] = append(values["type"], t.Name)
-		for _, column := range t.Columns {
+		for _, column := range t.Shown() {
 			for _, of := range []string{"group_by", "distinct", "fields", "absent", "present", "stats", "first_seen"} {
 				if !slices.Contains(values[of], column.Name) {
 					values[of] = append(values[of], column.Name)

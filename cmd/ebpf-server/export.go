@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/event"
@@ -22,14 +23,22 @@ func exportCommand() *cobra.Command {
 	var from whom
 	var what which
 	var name string
-	c := command("export [FILE] [FILTER...]", "Write events as NDJSON, CSV or Parquet",
+	c := command("export [FILE] [FILTER...]", "Write events as NDJSON, CSV, Parquet or Zeek's conn.log",
 		`Writes events, oldest first, to a file or to standard output. The format is that
 of --output, or what the file's name ends in, or NDJSON. A row group of Parquet has
-events of one type only; those of a type are oldest first. Filters are as for events.`,
+events of one type only; those of a type are oldest first. With zeek, it is a line for
+each connection that failed or ended. Filters are as for events.`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 			args, err := what.takeFilters(args)
 			if err != nil {
 				return err
+			}
+			name = formatOf(name, args)
+			if name == format.Zeek {
+				if len(what.types) > 0 && !slices.Equal(what.types, []string{format.ZeekType}) {
+					return usageError{fmt.Errorf("--output zeek is for events of type %s, not %s", format.ZeekType, strings.Join(what.types, ", "))}
+				}
+				what.types = []string{format.ZeekType}
 			}
 			source, types, done, err := from.events(cmd, what)
 			if err != nil {
@@ -38,7 +47,7 @@ events of one type only; those of a type are oldest first. Filters are as for ev
 			defer done()
 			bar := newProgress(-1, "exporting", false)
 			export := func(to io.Writer) error {
-				return transfer.Export(cmd.Context(), source, to, formatOf(name, args), types, func(n int64) { _ = bar.Set64(n) })
+				return transfer.Export(cmd.Context(), source, to, name, types, func(n int64) { _ = bar.Set64(n) })
 			}
 			if len(args) == 0 {
 				return export(cmd.OutOrStdout())
@@ -47,7 +56,13 @@ events of one type only; those of a type are oldest first. Filters are as for ev
 		})
 	from.addFlags(c.Flags())
 	what.addFlags(c.Flags())
-	c.Flags().StringVarP(&name, "output", "o", "", "format: "+strings.Join(format.Names, ", "))
+	c.Flags().StringVarP(&name, "output", "o", "", "format: "+strings.Join(format.Names, ", ")+" or "+format.Zeek+" (--format is the same)")
+	c.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "format" {
+			name = "output"
+		}
+		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
+	})
 	return c
 }
 

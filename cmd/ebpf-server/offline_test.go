@@ -80,6 +80,7 @@ func TestOffline(t *testing.T) {
 	if strings.Count(csv, "\n") != 2*n+1 {
 		t.Errorf("CSV has %d lines, want %d", strings.Count(csv, "\n"), 2*n+1)
 	}
+	checkZeek(t, 2*n, asked("export", "--server", s.url, "--format", "zeek"), asked("export", "--db", path("copy.db"), "-o", "zeek"))
 	if text := verb(t, "storage", "--db", path("copy.db"), "--hours"); !strings.Contains(text, "connection") {
 		t.Errorf("storage: %s", text)
 	}
@@ -90,6 +91,37 @@ func TestOffline(t *testing.T) {
 	verb(t, "check", "--db", path("copy.db"))
 	if again := asked("export", "--db", path("copy.db")); again != fromCopy {
 		t.Error("the compacted file has other events")
+	}
+}
+
+// checkZeek looks at the conn.log of so many connections over loopback, of which
+// each end is one: from the server and from a copy it is the same.
+func checkZeek(t *testing.T, n int, fromServer, fromCopy string) {
+	t.Helper()
+	lines := func(text string) (all []string) {
+		for line := range strings.Lines(text) {
+			if !strings.HasPrefix(line, "#") {
+				all = append(all, strings.TrimSuffix(line, "\n"))
+			}
+		}
+		return all
+	}
+	all := lines(fromCopy)
+	if len(all) != n || !slices.Equal(all, lines(fromServer)) {
+		t.Errorf("conn.log of the copy has %d connections, want %d, as that of the server", len(all), n)
+	}
+	ids := map[string]int{}
+	for _, line := range all {
+		f := strings.Split(line, "\t")
+		if len(f) != 22 || f[6] != "tcp" || f[9] != "100" || f[10] != "50" || f[11] != "SF" || !strings.HasPrefix(f[21], "1:") {
+			t.Fatalf("conn.log has the line %q", f)
+		}
+		ids[f[21]]++
+	}
+	for id, ends := range ids {
+		if ends != 2 {
+			t.Errorf("community_id %s is that of %d ends", id, ends)
+		}
 	}
 }
 
@@ -116,6 +148,7 @@ func TestVerbErrors(t *testing.T) {
 		{[]string{"export", "--server", "http://127.0.0.1:1"}, []string{"no ebpf-server answers", "--server", "--db"}},
 		{[]string{"export", "--server", "nonsense"}, []string{"is no URL"}},
 		{[]string{"export", "--type", "colour"}, []string{"--type", "colour", "there are connection, packet_drop"}},
+		{[]string{"export", "--server", "http://127.0.0.1:1", "--format", "zeek", "--type", "packet_drop"}, []string{"zeek", "connection", "packet_drop"}},
 		{[]string{"import", "--db", fresh, bad}, []string{"record 2", "time", "nothing was imported", "--skip-bad"}},
 		{[]string{"import", bad}, []string{"db"}},
 		{[]string{"snapshot"}, []string{"arg"}},

@@ -76,7 +76,7 @@ func (w *which) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&w.until, "until", "", "end of the window, written in the same ways")
 	w.columns = map[string]*[]string{}
 	for _, t := range daemon.Types() {
-		for _, c := range t.Columns {
+		for _, c := range t.Shown() {
 			if c.Kind != event.KindTime && w.columns[c.Name] == nil {
 				w.columns[c.Name] = flags.StringArray(c.Name, nil, c.Description)
 			}

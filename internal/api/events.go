@@ -60,7 +60,7 @@ type EventPage struct {
 //	@Param			limit	query		integer		false	"At most so many events. In other formats than json any number, and 0 is all."	minimum(0)	default(100)
 //	@Param			order	query		string		false	"desc: newest first."	Enums(desc, asc)	default(desc)
 //	@Param			cursor	query		string		false	"next_cursor or prev_cursor of another page."
-//	@Param			fields	query		[]string	false	"Columns that are sent, also with commas between them, and type. Parquet always has time and type. Default: all."	collectionFormat(multi)
+//	@Param			fields	query		[]string	false	"Columns that are sent, also with commas between them; type is one. The others are left out, time and type too, which only Parquet always has. Default: all."	collectionFormat(multi)
 //	@Param			total	query		boolean		false	"Also count the events on all pages. Only with format=json."
 //	@Param			format	query		string		false	"Goes before the header Accept."	Enums(json, ndjson, csv, parquet)	default(json)
 //	@Success		200		{object}	EventPage

@@ -68,6 +68,8 @@ func isGood(name, value string) bool {
 	switch name {
 	case "duration", "interval":
 		return value == "1e3" || value == "1_000"
+	case "compare": // seconds back
+		return value == "-5"
 	case "connection_id": // in which anything may stand before the number
 		return value == "+-1" || value == "::/-1"
 	}

@@ -91,14 +91,18 @@ func fillMany(st *store.Store, n int) {
 	}
 }
 
-func open(t *testing.T, url string) *http.Response {
+// open asks for a stream, which is closed at the end of the test, or before.
+func open(t *testing.T, url string) io.ReadCloser {
 	t.Helper()
 	answer, err := http.Get(url)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatal(answer, err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { answer.Body.Close() })
-	return answer
+	if answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: status %d", url, answer.StatusCode)
+	}
+	return answer.Body
 }
 
 // A stream may take longer than a question: as long as it sends something.
@@ -114,14 +118,14 @@ func TestStreamsAreNotQuestions(t *testing.T) {
 			o.Store, o.QueryTimeout = halting{st, events / 10, timeout / 5, &running}, timeout
 		})
 		began := time.Now()
-		lines := countLines(t, open(t, base+"/api/events?format=ndjson&limit=0").Body)
+		lines := countLines(t, open(t, base+"/api/events?format=ndjson&limit=0"))
 		if lines != events || time.Since(began) < timeout {
 			t.Errorf("%d lines in %v", lines, time.Since(began))
 		}
 	})
 	t.Run("to a slow client", func(t *testing.T) {
 		base := serve(t, func(o *Options) { o.Store, o.QueryTimeout = halting{st, 0, 0, &running}, timeout })
-		body := bufio.NewReader(open(t, base+"/api/events?format=csv&limit=0").Body)
+		body := bufio.NewReader(open(t, base+"/api/events?format=csv&limit=0"))
 		if _, err := body.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +141,7 @@ func TestStreamsAreNotQuestions(t *testing.T) {
 		base := serve(t, func(o *Options) {
 			o.Store, o.QueryTimeout = halting{st, events / 2, time.Minute, &running}, timeout
 		})
-		_, err := io.Copy(io.Discard, open(t, base+"/api/events?format=ndjson&limit=0").Body)
+		_, err := io.Copy(io.Discard, open(t, base+"/api/events?format=ndjson&limit=0"))
 		if err == nil {
 			t.Error("an answer that stalled looks complete")
 		}
@@ -165,22 +169,22 @@ func TestClientsThatLeave(t *testing.T) {
 	base := serve(t, func(o *Options) {
 		o.Store, o.writeTimeout = halting{st, 0, 0, &running}, 500*time.Millisecond
 	})
-	countLines(t, open(t, base+"/api/events?format=ndjson&limit=0").Body) // what is kept between questions
+	countLines(t, open(t, base+"/api/events?format=ndjson&limit=0")) // what is kept between questions
 	before := heap()
 	for _, format := range []string{"ndjson", "csv", "parquet"} {
-		for name, leave := range map[string]func(*http.Response){
-			"leaves":        func(answer *http.Response) { answer.Body.Close() },
-			"stops reading": func(*http.Response) {},
+		for name, leave := range map[string]func(io.Closer){
+			"leaves":        func(body io.Closer) { body.Close() },
+			"stops reading": func(io.Closer) {},
 		} {
-			answer := open(t, base+"/api/events?limit=0&format="+format)
-			if _, err := io.ReadFull(answer.Body, make([]byte, 1000)); err != nil {
+			body := open(t, base+"/api/events?limit=0&format="+format)
+			if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 				t.Fatal(err)
 			}
-			leave(answer)
+			leave(body)
 			if !within(10*time.Second, func() bool { return running.Load() == 0 }) {
 				t.Fatalf("%s: who %s is still being answered", format, name)
 			}
-			answer.Body.Close()
+			body.Close()
 			if !within(10*time.Second, func() bool { return heap()-before < 4<<20 }) {
 				t.Errorf("%s: who %s leaves %d MiB behind", format, name, (heap()-before)>>20)
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +12,17 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+)
+
+const (
+	defaultStory = 1000
+	defaultOpen  = 100
+	timeParam    = "time" // which is the name of a column as well
+)
+
+var (
+	storyParams = []string{"since", "until", "limit"}
+	openParams  = []string{"limit", "order"} // and timeParam
 )
 
 // StoryPage is the answer of GET /api/{collection}/{id}.
@@ -44,8 +56,17 @@ func (s *Server) story(t *event.Type) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		q, err := p.Story(t, c.Param(t.Life.ID), time.Now())
-		if err != nil {
+		q := query.Story{Type: t, ID: c.Param(t.Life.ID)}
+		if err := p.Only(storyParams); err != nil {
+			return err
+		}
+		if q.Window, err = p.Window(time.Now()); err != nil {
+			return err
+		}
+		if q.Limit, err = p.Number("limit", defaultStory, 1, query.MaxLimit); err != nil {
+			return err
+		}
+		if err := q.Validate(); err != nil {
 			return err
 		}
 		list := eventList{}
@@ -91,11 +112,7 @@ type OpenPage struct {
 //	@Router			/api/{collection}/at [get]
 func (s *Server) openAt(t *event.Type) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		p, err := queryParams(c.Request())
-		if err != nil {
-			return err
-		}
-		q, err := p.At(t, time.Now())
+		q, err := readAt(t, c.Request())
 		if err != nil {
 			return err
 		}
@@ -116,6 +133,29 @@ func (s *Server) openAt(t *event.Type) echo.HandlerFunc {
 			Time: answer.Time, AsOf: answer.AsOf, Events: list.json(), Count: list.count, Total: answer.Total, Coverage: answer.Coverage,
 		})
 	}
+}
+
+func readAt(t *event.Type, r *http.Request) (q query.At, err error) {
+	p, err := queryParams(r)
+	if err != nil {
+		return q, err
+	}
+	q.Type = t
+	if _, q.Filters, err = p.Selection([]*event.Type{t}, append(slices.Clone(openParams), timeParam)); err != nil {
+		return q, err
+	}
+	if q.Time, err = p.Time(timeParam, time.Now()); err != nil {
+		return q, err
+	}
+	if q.Limit, err = p.Number("limit", defaultOpen, 1, query.MaxLimit); err != nil {
+		return q, err
+	}
+	order, err := p.Choice("order", "desc", "asc")
+	if err != nil {
+		return q, err
+	}
+	q.Ascending = order == "asc"
+	return q, nil
 }
 
 // eventList is a JSON array of events.

@@ -127,7 +127,7 @@ func eventSchema(t *event.Type) *openapi3.Schema {
 	kind := openapi3.NewStringSchema().WithEnum(t.Name)
 	kind.Description = "Type of the event."
 	schema.WithProperty("type", kind)
-	for _, c := range t.Fields() {
+	for _, c := range t.Shown() {
 		schema.WithProperty(c.Name, columnSchema(c))
 	}
 	return schema
@@ -190,12 +190,12 @@ func addFilters(op *openapi3.Operation, types []*event.Type) {
 		var schema *openapi3.Schema
 		var owners []string
 		for _, t := range types {
-			i, ok := t.Column(name)
+			i, ok := t.Field(name)
 			if !ok {
 				continue
 			}
 			owners = append(owners, t.Name)
-			mine := filterSchema(t.Columns[i])
+			mine := filterSchema(t.Shown()[i])
 			if schema == nil {
 				schema = mine
 			}
@@ -243,14 +243,9 @@ func describeSummaries(doc *openapi3.T, types []*event.Type) {
 	}
 }
 
-// describeGroups describes what a Group writes as JSON, which its Go fields do
-// not tell: the figures that a Bucket has, beside columns instead of a time.
+// describeGroups says what the Go fields of a Group do not tell.
 func describeGroups(doc *openapi3.T) {
-	group := doc.Components.Schemas["Group"].Value
-	group.Description = "The columns that the group shares, under their own names, and the figures of its events."
-	group.Properties = maps.Clone(doc.Components.Schemas["Bucket"].Value.Properties)
-	delete(group.Properties, "time")
-	delete(doc.Components.Schemas, "KeyValue")
+	doc.Components.Schemas["Group"].Value.Description = "The columns that the group shares, under their own names (time: when the interval begins), and the figures of its events."
 }
 
 // summaryBody is the object that POST takes: the parameters of GET, with the
@@ -260,7 +255,7 @@ func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaT
 	operated.Description = "A value, or a list of values, of a column with an operator behind its name: command!=, or of numbers also <, <=, > and >=."
 	filters := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
 	filters.Description = "A value, or a list of values, for each of some columns, or under absent and present a list of columns. All of it is also taken outside of this object."
-	for _, c := range t.Columns {
+	for _, c := range t.Shown() {
 		if c.Kind == event.KindTime {
 			continue
 		}

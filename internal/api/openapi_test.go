@@ -112,7 +112,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			continue // TestPins, TestSnapshot and TestStream ask these
 		}
 		for method, op := range item.Operations() {
-			query, body := "?since=2024-11-21T03:12:00Z&interval=1w&group_by=command", ""
+			query, body := "?since=2024-11-21T03:12:00Z&interval=1w&group_by=command&stats=pid&distinct=pid&compare=-2w", ""
 			if !strings.HasSuffix(path, "/summary") {
 				query = ""
 			}
@@ -130,6 +130,8 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			matches(t, op.Responses.Default().Value.Content[mimeProblem].Schema, request(t, method, base+path+"?colour=red", "", http.StatusBadRequest))
 		}
 	}
+	first := doc.Paths.Value("/api/connections/summary").Get.Responses.Value("200").Value.Content[mimeJSON].Schema
+	matches(t, first, get(t, base+"/api/connections/summary?since=2024-11-21T03:12:00Z&first_seen=destination_ip", http.StatusOK))
 	line := doc.Paths.Value("/api/events").Get.Responses.Value("200").Value.Content[mimeNDJSON].Schema
 	for _, event := range bytes.Split(bytes.TrimSpace(get(t, base+"/api/events?format=ndjson", http.StatusOK)), []byte("\n")) {
 		matches(t, line, event)

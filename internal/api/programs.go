@@ -57,7 +57,7 @@ type Column struct {
 	Unit        string   `json:"unit,omitempty" example:"bytes"`
 	Description string   `json:"description"`
 	Values      []string `json:"values,omitempty"`  // All possible values, where the set is closed.
-	Derived     bool     `json:"derived,omitempty"` // It follows from other columns: events show it, but it is not stored, filtered or summed up by.
+	Derived     bool     `json:"derived,omitempty"` // It follows from other columns: a field of events and a filter, but not stored, and nothing to group by.
 }
 
 // NewProgram fills in what follows from the declaration of the events; the
@@ -68,7 +68,7 @@ func NewProgram(t *event.Type) Program {
 		Hooks: []Hook{}, Features: map[string]bool{}, Lost: map[string]int64{}, Filtered: map[string]int64{},
 		Counts: map[string]int64{}, Sums: map[string]int64{},
 	}
-	for _, c := range t.Fields() {
+	for _, c := range t.Shown() {
 		if c.Name == t.Breakdown {
 			for _, value := range c.Values {
 				p.Counts[value] = 0

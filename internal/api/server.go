@@ -142,7 +142,7 @@ func checkTypes(types []*event.Type) error {
 			return fmt.Errorf("prepare API: event type %s or its collection %s is declared twice", t.Name, t.Collection)
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
-		for _, c := range t.Fields() {
+		for _, c := range t.Shown() {
 			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}

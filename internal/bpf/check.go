@@ -8,7 +8,9 @@ import (
 	"math"
 	"os"
 	"strings"
+	"sync"
 	"unsafe"
+	"weak"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -60,9 +62,29 @@ func capabilities(status io.Reader) (uint64, error) {
 	return 0, errors.New("read own capabilities: no CapEff in /proc/self/status")
 }
 
+// kernelTypes is the BTF that was read last, if it is still there.
+var kernelTypes struct {
+	mu    sync.Mutex
+	cache weak.Pointer[btf.Cache]
+}
+
+// typesOfKernel returns a cache of the running kernel's BTF. To read that takes
+// longer than all else that is asked of it, and some MB: who asks several times
+// holds on to the cache meanwhile. When nobody does, it goes.
+func typesOfKernel() *btf.Cache {
+	kernelTypes.mu.Lock()
+	defer kernelTypes.mu.Unlock()
+	cache := kernelTypes.cache.Value()
+	if cache == nil {
+		cache = btf.NewCache()
+		kernelTypes.cache = weak.Make(cache)
+	}
+	return cache
+}
+
 // kernelBTF describes the running kernel's types, tracepoints and iterators.
 func kernelBTF() (*btf.Spec, error) {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := typesOfKernel().Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's BTF from /sys/kernel/btf/vmlinux: %w (take a kernel with CONFIG_DEBUG_INFO_BTF, as those of all current distributions; in a container, mount the host's /sys)", err)
 	}

@@ -28,17 +28,18 @@ func lockedDown() bool {
 // Accepts tells whether this kernel accepts these instructions in a tp_btf
 // program of inet_sock_set_state, which gets a struct sock as its first argument.
 func Accepts(instructions asm.Instructions) (bool, error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	probe, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"probe": {
 		Type:         ebpf.Tracing,
 		AttachType:   ebpf.AttachTraceRawTp,
 		AttachTo:     "inet_sock_set_state",
 		License:      "GPL",
 		Instructions: append(instructions, asm.Mov.Imm(asm.R0, 0), asm.Return()),
-	})
+	}}}, ebpf.CollectionOptions{Cache: typesOfKernel()})
 	var refused *ebpf.VerifierError
 	switch {
 	case err == nil:
-		return true, program.Close()
+		probe.Close()
+		return true, nil
 	case errors.As(err, &refused):
 		return false, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -84,6 +85,8 @@ func Start(m *Monitor, host *Host, o Options, sink Sink, log *slog.Logger) (*Pro
 }
 
 func (p *Program) load() error {
+	types := typesOfKernel()
+	defer runtime.KeepAlive(types)
 	spec, err := p.Monitor.Load()
 	if err != nil {
 		return fmt.Errorf("read eBPF object: %w", err)
@@ -113,7 +116,7 @@ func (p *Program) load() error {
 	if err := p.host.shared.add(spec, p.Monitor.Shares, shared); err != nil {
 		return explain(err)
 	}
-	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared, Cache: types}); err != nil {
 		return explain(err)
 	}
 	for _, hook := range p.hooks {

@@ -18,14 +18,14 @@ type Derived struct {
 	from []int
 }
 
-// setDerived checks Derived and makes fields.
+// setDerived checks Derived and makes shown.
 func (t *Type) setDerived() error {
 	t.Derived = slices.Clone(t.Derived)
-	t.fields = slices.Clone(t.Columns)
+	t.shown = slices.Clone(t.Columns)
 	for i := range t.Derived {
 		d := &t.Derived[i]
-		_, twice := t.index[d.Name]
-		if twice || t.IsDerived(d.Name) || !nameForm.MatchString(d.Name) || d.Kind != KindString || d.Description == "" || d.Append == nil {
+		twice := slices.ContainsFunc(t.shown, func(c Column) bool { return c.Name == d.Name })
+		if twice || !nameForm.MatchString(d.Name) || d.Kind != KindString || d.Description == "" || d.Append == nil {
 			return fmt.Errorf("declare event type %s: derived field %q needs a name of its own, a description, and what makes its text", t.Name, d.Name)
 		}
 		for _, name := range d.From {
@@ -35,38 +35,32 @@ func (t *Type) setDerived() error {
 			}
 			d.from = append(d.from, column)
 		}
-		t.fields = append(t.fields, d.Column)
+		t.shown = append(t.shown, d.Column)
 	}
 	return nil
 }
 
-// Fields returns all that an event may show: Columns, and then those of
-// Derived. Row.AppendText takes a position in it.
-func (t *Type) Fields() []Column { return t.fields }
+// Shown returns all that an event may show: Columns, and behind these the
+// derived fields.
+func (t *Type) Shown() []Column { return t.shown }
 
-// IsDerived tells whether Fields has a derived one of this name.
-func (t *Type) IsDerived(name string) bool {
-	return len(t.fields) > len(t.Columns) && slices.ContainsFunc(t.fields[len(t.Columns):], func(c Column) bool { return c.Name == name })
-}
-
-// Positions returns where in Fields those are that the type has, in the order of
-// the names; "type" becomes TypeField.
-func (t *Type) Positions(names ...string) []int {
-	positions := make([]int, 0, len(names))
-	for _, name := range names {
-		at := slices.IndexFunc(t.fields, func(c Column) bool { return c.Name == name })
-		if name == "type" {
-			at = TypeField
-		} else if at < 0 {
-			continue
-		}
-		positions = append(positions, at)
+// Field is Column for positions in Shown.
+func (t *Type) Field(name string) (int, bool) {
+	if i, ok := t.index[name]; ok {
+		return i, true
 	}
-	return positions
+	i := slices.IndexFunc(t.Derived, func(d Derived) bool { return d.Name == name })
+	return len(t.Columns) + i, i >= 0
 }
 
-// Sources returns the columns that a field, by its position in Fields, is made of:
-// the column itself, if it is not derived.
+// IsDerived tells whether there is a derived field of this name.
+func (t *Type) IsDerived(name string) bool {
+	i, ok := t.Field(name)
+	return ok && i >= len(t.Columns)
+}
+
+// Sources returns the columns that a field follows from, by its position in
+// Shown: a column from itself.
 func (t *Type) Sources(field int) []int {
 	if field < len(t.Columns) {
 		return []int{field}

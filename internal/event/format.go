@@ -11,7 +11,7 @@ import (
 
 // AppendText appends the value of a column as it is printed for people and in
 // CSV, and reports whether there is one. The column is a position in
-// Type.Fields.
+// Type.Shown.
 func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
 	if stored := len(r.Batch.Type.Columns); column >= stored {
 		d := &r.Batch.Type.Derived[column-stored]
@@ -44,31 +44,32 @@ func (r Row) AppendText(dst []byte, column int) ([]byte, bool) {
 }
 
 // AppendJSON appends the event as one JSON object without a line end, columns
-// in the order of Type.Fields, absent ones left out.
+// in the order of Type.Shown, absent ones left out.
 func (r Row) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst, _ = r.AppendText(dst, Time)
 	dst = append(dst, `","type":"`...)
 	dst = append(append(dst, r.Batch.Type.Name...), '"')
-	for i, f := range r.Batch.Type.fields[1:] {
+	shown := r.Batch.Type.shown
+	for i := 1; i < len(shown); i++ {
 		mark := len(dst)
-		dst = append(append(append(dst, `,"`...), f.Name...), `":`...)
+		dst = append(append(append(dst, `,"`...), shown[i].Name...), `":`...)
 		var present bool
-		if dst, present = r.appendJSONValue(dst, 1+i); !present {
+		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
 		}
 	}
 	return append(dst, '}')
 }
 
-// TypeField stands for the type's name among positions of fields.
+// TypeField stands for the type's name among positions of columns.
 const TypeField = -1
 
 // AppendFields is AppendJSON with nothing but some fields, in their order.
-func (r Row) AppendFields(dst []byte, fields []int) []byte {
+func (r Row) AppendFields(dst []byte, columns []int) []byte {
 	dst = append(dst, '{')
 	begin := len(dst)
-	for _, i := range fields {
+	for _, i := range columns {
 		mark := len(dst)
 		if mark > begin {
 			dst = append(dst, ',')
@@ -77,7 +78,7 @@ func (r Row) AppendFields(dst []byte, fields []int) []byte {
 			dst = append(append(append(dst, `"type":"`...), r.Batch.Type.Name...), '"')
 			continue
 		}
-		dst = append(append(append(dst, '"'), r.Batch.Type.fields[i].Name...), `":`...)
+		dst = append(append(append(dst, '"'), r.Batch.Type.shown[i].Name...), `":`...)
 		var present bool
 		if dst, present = r.appendJSONValue(dst, i); !present {
 			dst = dst[:mark]
@@ -88,10 +89,14 @@ func (r Row) AppendFields(dst []byte, fields []int) []byte {
 
 // appendJSONValue reports false, whatever it appended, if the value is absent.
 func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
-	switch kind := r.Batch.Type.fields[column].Kind; {
-	case kind == KindInt:
+	if column >= len(r.Batch.Type.Columns) { // a derived one, which needs no escapes
+		dst, present = r.AppendText(append(dst, '"'), column)
+		return append(dst, '"'), present
+	}
+	switch r.Batch.Type.Columns[column].Kind {
+	case KindInt:
 		return r.AppendText(dst, column)
-	case kind == KindString && column < len(r.Batch.Type.Columns):
+	case KindString:
 		s, present := r.String(column)
 		if present {
 			dst = appendJSONString(dst, s)

@@ -75,3 +75,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAppendFields(t *testing.T) {
+	b := event.NewBatch(testType, 2)
+	full(b, 1, "open")
+	sparse(b, 2)
+	for want, names := range map[string][]string{
+		`{"command":"curl","time":"1970-01-01T00:00:00.000000001Z","type":"test","bytes":10}{"time":"1970-01-01T00:00:00.000000002Z","type":"test"}`: {"command", "time", "type", "bytes"},
+		`{"address":"10.0.0.1","socket":"boot-ffffffffffffffff"}{}`:                                                                                  {"address", "colour", "socket"},
+		`{}{}`: {},
+	} {
+		columns := testType.Fields(names)
+		got := string(event.Row{Batch: b}.AppendFields(nil, columns)) + string(event.Row{Batch: b, Index: 1}.AppendFields(nil, columns))
+		if got != want {
+			t.Errorf("%v: got %s, want %s", names, got, want)
+		}
+	}
+}

@@ -70,12 +70,12 @@ type Type struct {
 	Failures   []string // values of Breakdown that tell of trouble
 	Details    []string // columns that tables show in one, behind who and where
 	Columns    []Column // common columns first (see Common), then the type's own
-	Life       *Life    // nil: its events stand alone
-	Ends       *Ends    // nil: they are not between two
 	Derived    []Derived
+	Life       *Life // nil: its events stand alone
+	Ends       *Ends // nil: they are not between two
 
-	index  map[string]int
-	fields []Column // see Fields
+	index map[string]int
+	shown []Column // see Shown
 }
 
 // Positions of the common columns in every Type.Columns.
@@ -192,6 +192,20 @@ func MustType(t Type) *Type {
 func (t *Type) Column(name string) (int, bool) {
 	i, ok := t.index[name]
 	return i, ok
+}
+
+// Fields returns the positions in Shown of those fields that the type has, in the order of
+// their names; "type" becomes TypeField.
+func (t *Type) Fields(names []string) []int {
+	positions := make([]int, 0, len(names))
+	for _, name := range names {
+		if i, ok := t.Field(name); ok {
+			positions = append(positions, i)
+		} else if name == "type" {
+			positions = append(positions, TypeField)
+		}
+	}
+	return positions
 }
 
 // MustColumn is Column for names that stand in the declaration beside it.

@@ -148,11 +148,32 @@ func TestDerived(t *testing.T) {
 	}
 }
 
-// written returns the lines of a file of text.
-func written(t *testing.T, name string, types []*event.Type, b *event.Batch) []string {
+// Whoever asks for the derived field alone does not get what it is made of.
+func TestDerivedAlone(t *testing.T) {
+	b := packets(0, 300)
+	types := []*event.Type{packetType}
+	want := communityIDs(t, rows(b))
+	if got := communityIDs(t, written(t, format.NDJSON, types, b, "time", "community_id")); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("NDJSON has %v, want %v", got, want)
+	}
+	if lines := written(t, format.CSV, types, b, "community_id", "type"); lines[0] != "community_id,type" || lines[3] != ",packet" || len(lines[1]) != len("1:wCb3OG7yAFWelaUydu0D+125CLM=,packet") {
+		t.Errorf("CSV begins %q", lines[:4])
+	}
+	file := strings.Join(written(t, format.Parquet, types, b, "community_id"), "\n")
+	f, err := parquet.OpenFile(strings.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if columns := fmt.Sprint(f.Schema().Columns()); f.NumRows() != 300 || columns != "[[time] [type] [community_id]]" {
+		t.Errorf("Parquet has %d rows of %s", f.NumRows(), columns)
+	}
+}
+
+// written returns the lines of a file.
+func written(t *testing.T, name string, types []*event.Type, b *event.Batch, fields ...string) []string {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := format.NewWriter(&out, name, types)
+	w, err := format.NewWriter(&out, name, types, fields...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,5 +185,5 @@ func written(t *testing.T, name string, types []*event.Type, b *event.Batch) []s
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return strings.Split(strings.TrimSpace(out.String()), "\n")
+	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 }

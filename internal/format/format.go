@@ -1,5 +1,6 @@
 // Package format writes events in the formats that other programs read (NDJSON,
-// CSV, Parquet) and reads them back. The names of fields are those of the API.
+// CSV, Parquet) and reads them back, with the names of the API; and connections as
+// the conn.log of Zeek.
 package format
 
 import (
@@ -8,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -24,9 +26,10 @@ const (
 	NDJSON  = "ndjson"
 	CSV     = "csv"
 	Parquet = "parquet"
+	Zeek    = "zeek"
 )
 
-// Names are the formats that can be written.
+// Names are the formats of events of any types; Zeek is of connections alone.
 var Names = []string{NDJSON, CSV, Parquet}
 
 // NewWriter returns a writer of events of the given types, with some of their
@@ -39,8 +42,10 @@ func NewWriter(w io.Writer, name string, types []*event.Type, fields ...string) 
 		return newCSVWriter(w, types, fields)
 	case Parquet:
 		return newParquetRows(w, types, fields)
+	case Zeek:
+		return newZeekWriter(w, time.Now())
 	}
-	return nil, fmt.Errorf("format %q is not known (known are %s)", name, strings.Join(Names, ", "))
+	return nil, fmt.Errorf("format %q is not known (known are %s and %s)", name, strings.Join(Names, ", "), Zeek)
 }
 
 // JSON returns what appends an event as a JSON object, with some of its fields or
@@ -53,7 +58,7 @@ func JSON(fields []string) func(dst []byte, row event.Row) []byte {
 	return func(dst []byte, row event.Row) []byte {
 		columns, known := at[row.Batch.Type]
 		if !known {
-			columns = row.Batch.Type.Positions(fields...)
+			columns = row.Batch.Type.Fields(fields)
 			at[row.Batch.Type] = columns
 		}
 		return row.AppendFields(dst, columns)
@@ -74,7 +79,7 @@ func (w *ndjsonWriter) Write(row event.Row) error {
 
 func (w *ndjsonWriter) Close() error { return w.out.Flush() }
 
-// table is the fields of several types side by side: those of the same name
+// table is the fields of several types side by side: columns of the same name
 // are one.
 type table struct {
 	fields  []string
@@ -93,7 +98,7 @@ func newTable(types []*event.Type, fields []string) (*table, error) {
 	}
 	index := map[string]int{}
 	for _, typ := range types {
-		for _, c := range typ.Fields() {
+		for _, c := range typ.Shown() {
 			i, known := index[c.Name]
 			switch {
 			case len(fields) > 0 && !slices.Contains(fields, c.Name):
@@ -111,7 +116,7 @@ func newTable(types []*event.Type, fields []string) (*table, error) {
 	for _, typ := range types {
 		for _, name := range t.fields {
 			at := absent
-			if own := typ.Positions(name); len(own) > 0 {
+			if own := typ.Fields([]string{name}); len(own) > 0 {
 				at = own[0]
 			}
 			t.at[typ] = append(t.at[typ], at)

@@ -18,9 +18,8 @@ type ParquetWriter struct {
 	encoder *block.Encoder
 	pending []*event.Batch // one of each type, less than a row group
 	encoded []byte
-	derived []byte                      // encoded, too
-	types   map[*event.Type]*event.Type // those of the derived fields that are written; nil: there are none
-	fields  []string                    // that are written
+	columns []event.Column // of the file
+	derived map[*event.Type]*derived
 }
 
 // NewParquetWriter returns a writer of events of the given types. With names of
@@ -39,7 +38,7 @@ func NewParquetWriter(w io.Writer, types []*event.Type, fields ...string) (*Parq
 		return nil, err
 	}
 	out, err := block.NewWriter(w, t.columns)
-	return &ParquetWriter{out: out, encoder: encoder, types: map[*event.Type]*event.Type{}, fields: t.fields}, err
+	return &ParquetWriter{out: out, encoder: encoder, columns: t.columns, derived: map[*event.Type]*derived{}}, err
 }
 
 // Batch takes over events. A row group is sorted by time in itself; they must
@@ -59,8 +58,9 @@ func (p *ParquetWriter) Batch(b *event.Batch) error {
 	return p.rowGroup(full)
 }
 
-// Block writes events that are a block already, as it is, and what is derived from
-// them beside. Those of the same type that came before it are before it in the file.
+// Block writes events that are a block already, as it is, and beside it their
+// derived fields. Those of the same type that came before it are before it in
+// the file.
 func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 	if i := p.place(t.Name); i >= 0 {
 		before := p.pending[i]
@@ -69,11 +69,11 @@ func (p *ParquetWriter) Block(t *event.Type, data []byte) error {
 			return err
 		}
 	}
-	derived, err := p.deriveOfBlock(t, data)
+	more, err := p.derivedOfBlock(t, data)
 	if err != nil {
 		return err
 	}
-	return p.append(data, derived)
+	return p.out.Append(data, more...)
 }
 
 // Close writes what is left.
@@ -103,14 +103,14 @@ func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
 		return nil
 	}
 	b = block.Sort(b)
-	derived, err := p.derive(b)
-	if err != nil {
-		return err
-	}
-	p.encoded, err = p.encoder.Append(p.encoded[:0], p.chosen(b))
+	p.encoded, err = p.encoder.Append(p.encoded[:0], p.shown(b))
 	switch {
 	case err == nil:
-		return p.append(p.encoded, derived)
+		more, err := p.derivedOf(b)
+		if err != nil {
+			return err
+		}
+		return p.out.Append(p.encoded, more...)
 	case !errors.Is(err, block.ErrTooLarge) || n == 1:
 		return fmt.Errorf("write Parquet: %w", err)
 	}

@@ -8,88 +8,80 @@ import (
 	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
-// append writes a block, and what is derived from its events, if there is something.
-func (p *ParquetWriter) append(data []byte, derived *event.Batch) (err error) {
-	if derived == nil {
-		return p.out.Append(data)
-	}
-	if p.derived, err = p.encoder.Append(p.derived[:0], derived); err != nil {
-		return fmt.Errorf("write Parquet: %w", err)
-	}
-	return p.out.Append(data, p.derived)
+// derived makes the derived fields of a type that a file has. They are encoded
+// as a block of their own, which joins that of the columns.
+type derived struct {
+	as      *event.Type // has the fields as columns
+	fields  []int       // their positions in Type.Shown
+	sources []int       // the columns that they follow from
+	encoded []byte
 }
 
-// chosen returns events without the columns that the file does not have: some of
-// these are there only because a field is derived from them.
-func (p *ParquetWriter) chosen(b *event.Batch) *event.Batch {
-	chosen := &event.Batch{Type: b.Type, Columns: slices.Clone(b.Columns)}
-	for i, c := range b.Type.Columns {
-		if !slices.Contains(p.fields, c.Name) {
-			chosen.Columns[i] = event.Absent(c.Kind, b.Len())
-		}
-	}
-	return chosen
+func (p *ParquetWriter) has(name string) bool {
+	return slices.ContainsFunc(p.columns, func(c event.Column) bool { return c.Name == name })
 }
 
-// typeOfDerived returns a type with the derived fields of another one that the
-// file has; nil if it has none.
-func (p *ParquetWriter) typeOfDerived(t *event.Type) (*event.Type, error) {
-	if made, known := p.types[t]; known {
-		return made, nil
+// derivedFields returns what makes the derived fields of a type; nil if there are none.
+func (p *ParquetWriter) derivedFields(t *event.Type) (*derived, error) {
+	if d, known := p.derived[t]; known {
+		return d, nil
 	}
+	var d derived
 	var columns []event.Column
-	for _, c := range t.Fields()[len(t.Columns):] {
-		if slices.Contains(p.fields, c.Name) {
+	for i, c := range t.Shown() {
+		if i >= len(t.Columns) && p.has(c.Name) {
 			columns = append(columns, c)
+			d.fields = append(d.fields, i)
+			d.sources = append(d.sources, t.Sources(i)...)
 		}
 	}
-	if columns == nil {
-		p.types[t] = nil
+	p.derived[t] = nil
+	if len(columns) == 0 {
 		return nil, nil
 	}
-	made, err := event.NewType(event.Type{Name: t.Name, Collection: t.Collection, Breakdown: columns[0].Name, Columns: columns})
-	p.types[t] = made
-	return made, err
+	var err error
+	if d.as, err = event.NewType(event.Type{Name: t.Name, Collection: t.Collection, Breakdown: columns[0].Name, Columns: columns}); err != nil {
+		return nil, err
+	}
+	p.derived[t] = &d
+	return &d, nil
 }
 
-func (p *ParquetWriter) deriveOfBlock(t *event.Type, data []byte) (*event.Batch, error) {
-	of, err := p.typeOfDerived(t)
-	if of == nil || err != nil {
+// derivedOfBlock returns the block of derived fields for one of columns.
+func (p *ParquetWriter) derivedOfBlock(t *event.Type, data []byte) ([][]byte, error) {
+	d, err := p.derivedFields(t)
+	if d == nil {
 		return nil, err
 	}
 	opened, err := block.Open(data, t)
 	if err != nil {
 		return nil, err
 	}
-	columns := []int{event.Time}
-	for field := len(t.Columns); field < len(t.Fields()); field++ {
-		columns = append(columns, t.Sources(field)...)
-	}
-	slices.Sort(columns)
-	events, err := opened.Read(slices.Compact(columns))
+	events, err := opened.Read(append(d.sources, event.Time))
 	if err != nil {
 		return nil, err
 	}
-	return p.derive(events)
+	return p.derivedOf(events)
 }
 
-// derive returns the derived fields of events as columns of a type of their own, or
-// nil if the file has none.
-func (p *ParquetWriter) derive(events *event.Batch) (*event.Batch, error) {
-	of, err := p.typeOfDerived(events.Type)
-	if of == nil || err != nil {
+// derivedOf is the same for events that are sorted by time.
+func (p *ParquetWriter) derivedOf(events *event.Batch) ([][]byte, error) {
+	d, err := p.derivedFields(events.Type)
+	if d == nil {
 		return nil, err
 	}
-	derived := &event.Batch{Type: of}
-	for _, c := range of.Columns {
-		if field := events.Type.Positions(c.Name); len(field) > 0 && field[0] >= len(events.Type.Columns) {
-			derived.Columns = append(derived.Columns, textsOf(events, field[0]))
-		} else {
-			derived.Columns = append(derived.Columns, event.Absent(c.Kind, events.Len()))
-		}
+	b := &event.Batch{Type: d.as}
+	for _, c := range d.as.Columns {
+		b.Columns = append(b.Columns, event.Absent(c.Kind, events.Len()))
 	}
-	derived.Columns[event.Time] = events.Columns[event.Time]
-	return derived, nil
+	b.Columns[event.Time] = events.Columns[event.Time]
+	for _, field := range d.fields {
+		b.Columns[d.as.MustColumn(events.Type.Shown()[field].Name)] = textsOf(events, field)
+	}
+	if d.encoded, err = p.encoder.Append(d.encoded[:0], b); err != nil {
+		return nil, fmt.Errorf("write Parquet: %w", err)
+	}
+	return [][]byte{d.encoded}, nil
 }
 
 // textsOf returns a field of all events.
@@ -111,4 +103,16 @@ func textsOf(events *event.Batch, field int) event.Vector {
 		v.Codes[i] = code
 	}
 	return v
+}
+
+// shown returns a batch without values in columns that the file does not have:
+// derived fields may have needed them.
+func (p *ParquetWriter) shown(b *event.Batch) *event.Batch {
+	shown := &event.Batch{Type: b.Type, Columns: slices.Clone(b.Columns)}
+	for i, c := range b.Type.Columns {
+		if !b.Columns[i].Absent() && !p.has(c.Name) {
+			shown.Columns[i] = event.Absent(c.Kind, b.Len())
+		}
+	}
+	return shown
 }

@@ -1,7 +1,6 @@
 package query
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -77,13 +76,15 @@ func TestQuestion(t *testing.T) {
 func TestValidateEvents(t *testing.T) {
 	types := []*event.Type{flowType}
 	tests := map[string]Events{
-		"type":   {},
-		"limit":  {Types: types, Limit: -1},
-		"limit ": {Types: types, Limit: MaxLimit + 1, Cursor: &Cursor{Back: true}},
-		"until":  {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
+		"type":  {},
+		"limit": {Types: types, Limit: -1},
+		"until": {Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(1, 0)}},
 	}
 	for name, q := range tests {
-		wantParam(t, q.Validate(), strings.TrimSpace(name))
+		wantParam(t, q.Validate(), name)
+	}
+	for _, limit := range []int{0, MaxLimit + 1} {
+		wantParam(t, Events{Types: types, Limit: limit, Cursor: &Cursor{Back: true}}.Validate(), "limit")
 	}
 	if err := (Events{Types: types, Window: Window{Since: time.Unix(2, 0), Until: time.Unix(2, 0)}}).Validate(); err != nil {
 		t.Error(err)

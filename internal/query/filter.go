@@ -74,11 +74,11 @@ func (f Filters) addPresence(types []*event.Type, param, names string) (Filters,
 	return f, nil
 }
 
-// declarations are those of a column in each of the types that has it.
+// declarations are those of a column, or a derived field, in each of the types that has it.
 func declarations(types []*event.Type, column string) (all []event.Column) {
 	for _, t := range types {
-		if i, ok := t.Column(column); ok {
-			all = append(all, t.Columns[i])
+		if i, ok := t.Field(column); ok {
+			all = append(all, t.Shown()[i])
 		}
 	}
 	return all

@@ -11,6 +11,7 @@ import (
 // Matcher finds the events of one type that filters let through.
 // It is not changed by use, so any number of goroutines may share it.
 type Matcher struct {
+	t       *event.Type
 	nothing bool // no event of the type can match
 	columns []*ColumnMatcher
 }
@@ -27,7 +28,7 @@ type ColumnMatcher struct {
 	texts       map[string]struct{} // KindString
 	beginnings  []string            // of a KindString
 	networks    []netip.Prefix      // KindIP
-	printed     []string            // of them, if all are single addresses; or the ids
+	printed     []string            // of them, if all are single addresses; of ids all
 	ids         map[id]struct{}     // KindID
 }
 
@@ -40,7 +41,7 @@ type id struct {
 // which none of its wanted values can belong, matches nothing, or all if they are
 // unwanted.
 func (f Filters) Compile(t *event.Type) Matcher {
-	var m Matcher
+	m := Matcher{t: t}
 	for _, filter := range f {
 		c, possible := filter.compile(t)
 		if !possible {
@@ -56,17 +57,17 @@ func (f Filters) Compile(t *event.Type) Matcher {
 
 // compile reports false if no value of the type can be one that the filter names.
 func (f Filter) compile(t *event.Type) (c *ColumnMatcher, possible bool) {
-	i, ok := t.Column(f.Column)
+	i, ok := t.Field(f.Column)
 	if !ok {
 		return nil, false
 	}
 	c = &ColumnMatcher{
-		column: i, kind: t.Columns[i].Kind, not: f.Op == NotEqual || f.Op == Absent,
+		column: i, kind: t.Shown()[i].Kind, not: f.Op == NotEqual || f.Op == Absent,
 		any: f.Op == Present || f.Op == Absent, least: math.MinInt64, most: math.MaxInt64,
 	}
 	possible = c.any
 	for _, text := range f.Values {
-		w, err := parseWanted(t.Columns[i], f.Op, text)
+		w, err := parseWanted(t.Shown()[i], f.Op, text)
 		if err != nil {
 			continue // possible for another of the types asked for: ParseFilters checked that
 		}
@@ -137,9 +138,9 @@ func (m Matcher) Filters() []*ColumnMatcher { return m.columns }
 
 // Columns returns the columns that Select reads, beside time.
 func (m Matcher) Columns() []int {
-	columns := make([]int, len(m.columns))
-	for i, c := range m.columns {
-		columns[i] = c.column
+	var columns []int
+	for _, c := range m.columns {
+		columns = append(columns, m.t.Sources(c.column)...)
 	}
 	return columns
 }
@@ -163,7 +164,11 @@ func (m Matcher) Select(b *event.Batch, w Window, sel []int32) []int32 {
 func (m Matcher) keep(b *event.Batch, sel []int32, begin int) []int32 {
 	kept := sel[begin:]
 	for _, c := range m.columns {
-		kept = c.keep(&b.Columns[c.column], kept)
+		if c.column < len(b.Columns) {
+			kept = c.keep(&b.Columns[c.column], kept)
+		} else {
+			kept = c.Derive(b, kept)
+		}
 	}
 	return sel[:begin+len(kept)]
 }
@@ -197,7 +202,21 @@ func (c *ColumnMatcher) keep(v *event.Vector, sel []int32) []int32 {
 	return kept
 }
 
-// Column returns the position of the column.
+// Derive is keep for a derived field, which it makes of each row.
+func (c *ColumnMatcher) Derive(b *event.Batch, sel []int32) []int32 {
+	kept := sel[:0]
+	var text []byte
+	for _, row := range sel {
+		var is bool
+		text, is = event.Row{Batch: b, Index: int(row)}.AppendText(text[:0], c.column)
+		if (is && c.Text(string(text))) != c.not {
+			kept = append(kept, row)
+		}
+	}
+	return kept
+}
+
+// Column returns the position of the column in Type.Shown.
 func (c *ColumnMatcher) Column() int { return c.column }
 
 // Not tells that the filter lets through what Number, Text or ID refuse, and
@@ -235,8 +254,8 @@ func (c *ColumnMatcher) Text(s string) bool {
 	return false
 }
 
-// Printed returns the addresses that a filter of a KindIP column names, or the ids
-// of a KindID column, as they are printed; none if it names networks too.
+// Printed returns the wanted addresses of a KindIP column, or the wanted ids of
+// a KindID column, as they are printed; none if networks are wanted too.
 func (c *ColumnMatcher) Printed() []string { return c.printed }
 
 // ID looks at a value of a KindID column.

@@ -156,7 +156,7 @@ func (p Params) Filters(types []*event.Type, reserved []string) (Filters, error)
 func FilterNames(types []*event.Type) []string {
 	var names []string
 	for _, t := range types {
-		for _, c := range t.Columns {
+		for _, c := range t.Shown() {
 			if c.Kind != event.KindTime && !slices.Contains(names, c.Name) {
 				names = append(names, c.Name)
 			}

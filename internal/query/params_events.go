@@ -76,7 +76,7 @@ func (p Params) fields(types []*event.Type) ([]string, error) {
 	names := p.columns("fields")
 	for i, name := range names {
 		switch {
-		case !slices.ContainsFunc(types, func(t *event.Type) bool { return len(t.Positions(name)) > 0 }):
+		case !slices.ContainsFunc(types, func(t *event.Type) bool { return len(t.Fields([]string{name})) > 0 }):
 			return nil, &ParamError{Name: "fields", Value: name, Reason: "is not a column of " + typeNames(types)}
 		case slices.Contains(names[:i], name):
 			return nil, &ParamError{Name: "fields", Value: name, Reason: "is named twice"}

@@ -25,7 +25,7 @@ type Told struct {
 
 // Validate reports what is wrong with a query, as a *ParamError.
 func (q Story) Validate() error {
-	if err := checkFilter([]*event.Type{q.Type}, expression{column: q.Type.Life.ID, operand: q.ID}); err != nil {
+	if err := checkFilter([]*event.Type{q.Type}, expression{column: q.Type.Life.ID, op: Equal, operand: q.ID}); err != nil {
 		return err
 	}
 	return q.Window.Validate()

@@ -85,8 +85,7 @@ func (u *Unseen) Exact(most int) (all []Exact) {
 // Looker drops the groups that events have. It is for one goroutine.
 type Looker struct {
 	*Unseen
-	codes [maxGroupBy][]uint32 // scratch: of each column, of the selected rows
-	dict  []uint32             // scratch: of a batch's dictionary
+	codes [maxGroupBy][]uint32 // scratch: of each column, of the selected rows; 0 also for values that no group has
 }
 
 // Columns returns the columns of batches that Add reads.
@@ -118,7 +117,7 @@ func (u *Looker) Keep(b *event.Batch, sel []int32) []int32 {
 // eachGroup finds the group of each selected row that is of one.
 func (u *Looker) eachGroup(b *event.Batch, sel []int32, do func(i int, g uint32)) {
 	for k, c := range u.list.columns {
-		u.codes[k] = u.find(c, b, sel, u.codes[k][:0])
+		u.codes[k] = c.codesOf(b, sel, u.codes[k][:0], c.known)
 	}
 	if len(u.list.columns) == 1 {
 		for i, code := range u.codes[0] {
@@ -137,53 +136,6 @@ func (u *Looker) eachGroup(b *event.Batch, sel []int32, do func(i int, g uint32)
 			do(i, uint32(g-1))
 		}
 	}
-}
-
-// find appends the codes of the values that the selected rows have; 0 for those
-// that no group has, too.
-func (u *Looker) find(c *valueColumn, b *event.Batch, sel []int32, codes []uint32) []uint32 {
-	const unknown = ^uint32(0) // not looked for yet
-	v := &b.Columns[c.column]
-	codes = slices.Grow(codes, len(sel))
-	switch c.Kind {
-	case event.KindInt:
-		var last int64
-		var lastCode uint32
-		for i, row := range sel {
-			n := v.Ints[row]
-			if !v.Valid[row] {
-				codes = append(codes, 0)
-				continue
-			}
-			if i == 0 || n != last {
-				last, lastCode = n, 0
-				lastCode, _ = c.find(nil, n)
-			}
-			codes = append(codes, lastCode)
-		}
-	case event.KindID:
-		for _, row := range sel {
-			code := uint32(0)
-			if scope := v.Codes[row]; scope != 0 {
-				code, _ = c.find([]byte(v.Dict[scope-1]), v.Ints[row])
-			}
-			codes = append(codes, code)
-		}
-	default:
-		u.dict = slices.Grow(u.dict[:0], 1+len(v.Dict))[:1+len(v.Dict)]
-		for i := range u.dict {
-			u.dict[i] = unknown
-		}
-		u.dict[0] = 0
-		for _, row := range sel {
-			own := v.Codes[row]
-			if u.dict[own] == unknown {
-				u.dict[own], _ = c.find([]byte(v.Dict[own-1]), 0)
-			}
-			codes = append(codes, u.dict[own])
-		}
-	}
-	return codes
 }
 
 // AddRollup drops the groups that a rollup has. The sections are those that the

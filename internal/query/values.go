@@ -79,6 +79,12 @@ func (c *valueColumn) find(text []byte, number int64) (code uint32, known bool) 
 	return code, known
 }
 
+// known returns the code of a value, 0 if it has none.
+func (c *valueColumn) known(v value) uint32 {
+	code, _ := c.find([]byte(v.text), v.number)
+	return code
+}
+
 func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) uint32 {
 	code, ok := known[key]
 	if !ok {
@@ -91,26 +97,32 @@ func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) ui
 
 // encode sets codes to those of the selected rows.
 func (c *valueColumn) encode(b *event.Batch, sel []int32) {
-	c.codes = slices.Grow(c.codes[:0], len(sel))
+	c.codes = c.codesOf(b, sel, c.codes[:0], c.code)
+}
+
+// codesOf appends the codes of the selected rows, as code says them of values.
+func (c *valueColumn) codesOf(b *event.Batch, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
+	codes = slices.Grow(codes, len(sel))
 	v := &b.Columns[c.column]
 	switch c.Kind {
 	case event.KindTime:
 		for _, row := range sel {
-			c.codes = append(c.codes, c.bucket(v.Ints[row]))
+			codes = append(codes, c.bucket(v.Ints[row]))
 		}
+		return codes
 	case event.KindInt:
-		c.encodeInts(v, sel)
+		return codesOfInts(v, sel, codes, code)
 	case event.KindID:
 		for _, row := range sel {
-			var code uint32
+			var of uint32
 			if scope := v.Codes[row]; scope != 0 {
-				code = c.code(value{v.Dict[scope-1], v.Ints[row]})
+				of = code(value{v.Dict[scope-1], v.Ints[row]})
 			}
-			c.codes = append(c.codes, code)
+			codes = append(codes, of)
 		}
-	default:
-		c.encodeTexts(v, sel)
+		return codes
 	}
+	return codesOfTexts(v, sel, codes, code)
 }
 
 // bucket returns the code of the interval that a time is in.
@@ -118,33 +130,37 @@ func (c *valueColumn) bucket(unixNano int64) uint32 {
 	return c.code(value{number: bucketOf(unixNano, c.interval) + c.shift})
 }
 
-// encodeInts remembers the last number: neighbours are often alike.
-func (c *valueColumn) encodeInts(v *event.Vector, sel []int32) {
+// codesOfInts remembers the last number: neighbours are often alike.
+func codesOfInts(v *event.Vector, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
 	var last value
 	var lastCode uint32
+	known := false
 	for _, row := range sel {
 		if !v.Valid[row] {
-			c.codes = append(c.codes, 0)
+			codes = append(codes, 0)
 			continue
 		}
-		if n := v.Ints[row]; lastCode == 0 || n != last.number {
-			last.number = n
-			lastCode = c.code(last)
+		if n := v.Ints[row]; !known || n != last.number {
+			last.number, known = n, true
+			lastCode = code(last)
 		}
-		c.codes = append(c.codes, lastCode)
+		codes = append(codes, lastCode)
 	}
+	return codes
 }
 
-// encodeTexts looks up each value that is in use once, not once a row.
-func (c *valueColumn) encodeTexts(v *event.Vector, sel []int32) {
-	seen := make([]uint32, 1+len(v.Dict))
+// codesOfTexts looks up each value that is in use once, not once a row.
+func codesOfTexts(v *event.Vector, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
+	seen := make([]uint32, 1+len(v.Dict)) // 1 + the code; 0: not looked up yet
+	seen[0] = 1
 	for _, row := range sel {
 		own := v.Codes[row]
-		if own != 0 && seen[own] == 0 {
-			seen[own] = c.code(value{text: v.Dict[own-1]})
+		if seen[own] == 0 {
+			seen[own] = 1 + code(value{text: v.Dict[own-1]})
 		}
-		c.codes = append(c.codes, seen[own])
+		codes = append(codes, seen[own]-1)
 	}
+	return codes
 }
 
 // translate sets codes to those here of the values of another column, by

@@ -30,6 +30,12 @@ func TestWeight(t *testing.T) {
 		t.Fatal("rollups do not answer it")
 	}
 	direct, rolled := newAggregator(q), newAggregator(q)
+	q.Unweighted = true
+	events := newAggregator(q)
+	if q.FromRollups() {
+		t.Error("rollups do not have the number of events")
+	}
+	q.Unweighted = false
 	var all, sum int64
 	reasons := map[string]int64{}
 	for range 3 {
@@ -51,7 +57,7 @@ func TestWeight(t *testing.T) {
 		}
 		rows := Filters(nil).Compile(weightedType).Select(b, Window{}, nil)
 		rollup := NewRollup(weightedType)
-		for _, a := range []*Aggregator{direct, rollup} {
+		for _, a := range []*Aggregator{direct, rollup, events} {
 			if err := a.Add(b, rows); err != nil {
 				t.Fatal(err)
 			}
@@ -63,6 +69,9 @@ func TestWeight(t *testing.T) {
 	got := direct.Result()
 	if got.Count != all || fmt.Sprint(got.Counts) != fmt.Sprint(reasons) || got.Sums["length"] != sum || got.Series[0].Count != all {
 		t.Errorf("%+v, want %d with %v", got, all, reasons)
+	}
+	if n := events.Result().Count; n != 300 {
+		t.Errorf("%d events, want 300", n)
 	}
 	for i, g := range got.Top["command"] {
 		all -= g.Count

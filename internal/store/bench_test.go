@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,6 +171,35 @@ func BenchmarkEvents1M(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(n)/float64(b.N), "events")
+		})
+	}
+}
+
+// BenchmarkFilters1M counts, so that finding the events is what takes the time.
+func BenchmarkFilters1M(b *testing.B) {
+	s := benchStore(b, 1<<20)
+	sealAll(b, s)
+	for _, f := range []query.Filter{
+		{Column: "pid", Values: []string{"1017"}},
+		{Column: "pid", Values: []string{"1017"}, Op: query.NotEqual},
+		{Column: "command", Values: []string{"worker-1*"}},
+		{Column: "command", Values: []string{"worker-1*"}, Op: query.NotEqual},
+		{Column: "duration_ns", Values: []string{"999000000"}, Op: query.Greater},
+		{Column: "bytes_sent", Values: []string{"1000"}, Op: query.Less},
+		{Column: "destination_ip", Values: []string{"192.168.0.0/24"}},
+		{Column: "duration_ns", Op: query.Absent},
+	} {
+		b.Run(f.Column+string(f.Op)+strings.Join(f.Values, ","), func(b *testing.B) {
+			q := query.Summary{Type: connectionType, Window: query.Window{Since: begin, Until: begin.Add(59 * time.Minute)}, Filters: query.Filters{f}, Sums: []string{}}
+			var count int64
+			for b.Loop() {
+				r, err := s.Summary(context.Background(), q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				count = r.Count
+			}
+			b.ReportMetric(float64(count), "events")
 		})
 	}
 }

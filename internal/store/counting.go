@@ -27,10 +27,11 @@ type counting struct {
 	query    query.Summary
 	matcher  query.Matcher
 	wanted   wanted
-	rollups  bool        // the question can be answered from rollups
-	sections []string    // of rollups, that hold the answer
-	backward bool        // the newest days come first
-	more     func() bool // asked before each view: false ends it; nil: never
+	rollups  bool          // the question can be answered from rollups
+	sections []string      // of rollups, that hold the answer
+	backward bool          // the newest days come first
+	more     func() bool   // false ends it before all is counted; nil: never
+	narrow   func() wanted // says before each view what else indexes are asked for; nil: nothing
 	counter  func() (counter, error)
 	workers  []*worker
 	long     []func(w *worker) error // tasks of a view that begin before the others
@@ -85,7 +86,11 @@ func (c *counting) all(s *Store) error {
 	if c.backward {
 		slices.Reverse(days)
 	}
+	filters := c.wanted
 	for err == nil && len(days) > 0 && (c.more == nil || c.more()) {
+		if c.narrow != nil {
+			c.wanted = slices.Concat(filters, c.narrow())
+		}
 		at := hourStart(days[0])
 		err = s.view(func(v *view) (err error) {
 			days, err = c.some(v, days)

@@ -134,7 +134,9 @@ func (k *killer) run(role, path string, number int64, at moment, meanwhile func(
 	shoot := func(after time.Duration) *time.Timer {
 		return time.AfterFunc(after, func() { _ = child.Process.Kill() })
 	}
-	defer shoot(waitForPhase).Stop()
+	if at.phase != "" {
+		defer shoot(waitForPhase).Stop()
+	}
 
 	v := victim{in: make(map[string]bool), acknowledged: make(map[string]int64), lived: make(map[string]int)}
 	since := make(map[string]time.Time)

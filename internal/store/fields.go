@@ -6,24 +6,20 @@ import (
 	"github.com/srodi/ebpf-server/internal/event"
 )
 
-// columnsOf returns the columns that fields of some names are made of, and time; all
-// if there are no names.
+// columnsOf returns the columns that fields with some names are made of, and
+// time; all if there are none.
 func columnsOf(t *event.Type, names []string) []int {
 	if len(names) == 0 {
 		return allColumns(t)
 	}
 	columns := []int{event.Time}
-	for _, field := range t.Positions(names...) {
-		if field == event.TypeField {
-			continue
-		}
-		for _, i := range t.Sources(field) {
-			if !slices.Contains(columns, i) {
-				columns = append(columns, i)
-			}
+	for _, i := range t.Fields(names) {
+		if i > event.Time {
+			columns = append(columns, t.Sources(i)...)
 		}
 	}
-	return columns
+	slices.Sort(columns)
+	return slices.Compact(columns)
 }
 
 // shown returns a batch in which the columns that nobody asked for are absent.

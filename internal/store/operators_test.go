@@ -25,9 +25,10 @@ func randomFilter(r *rand.Rand) query.Filter {
 		"sent":    {"0", "900", "15000", "29900"},
 		"flow_id": {"boot-b", "boot-c", "other-1"},
 		"reason":  {"NO_SOCKET", "N*", "OTHER"},
+		"peer":    {"open@10.0.0.1", "open@*", "closed@10.0.0.3", "ajar@10.0.0.1"},
 		"uid":     {"0"}, // which no event has
 	}
-	columns := []string{"pid", "command", "state", "address", "sent", "flow_id", "reason", "uid"}
+	columns := []string{"pid", "command", "state", "address", "sent", "flow_id", "reason", "peer", "uid"}
 	f := query.Filter{Column: columns[r.IntN(len(columns))]}
 	ops := []query.Op{query.Equal, query.NotEqual, query.Absent, query.Present}
 	if slices.Contains([]string{"pid", "sent", "uid"}, f.Column) {
@@ -45,7 +46,7 @@ func randomFilter(r *rand.Rand) query.Filter {
 // passes looks at what is printed of an event.
 func passes(row event.Row, f query.Filter) bool {
 	var text string
-	column, has := row.Batch.Type.Column(f.Column)
+	column, has := row.Batch.Type.Field(f.Column)
 	if has {
 		var raw []byte
 		raw, has = row.AppendText(nil, column)

@@ -17,7 +17,7 @@ func (c *counting) run() error {
 		return err
 	}
 	return inParallel(workers, len(tasks), func(worker, task int) error {
-		if err := c.ctx.Err(); err != nil {
+		if err := c.ctx.Err(); err != nil || c.more != nil && !c.more() {
 			return err
 		}
 		return tasks[task](c.workers[worker])

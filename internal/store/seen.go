@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
@@ -23,11 +22,8 @@ func (s *Store) firstSeen(ctx context.Context, q query.Summary) (*query.SummaryR
 	unseen := keys.Unseen()
 	history := newCounting(ctx, unseen.History(), func() (counter, error) { return &query.Looker{Unseen: unseen}, nil })
 	history.backward = true
-	filtered := history.wanted
-	history.more = func() bool {
-		history.wanted = slices.Concat(filtered, keysOf(unseen.Exact(fewUnseen)))
-		return unseen.Left() > 0
-	}
+	history.more = func() bool { return unseen.Left() > 0 }
+	history.narrow = func() wanted { return keysOf(unseen.Exact(fewUnseen)) }
 	if err := history.all(s); err != nil {
 		return nil, err
 	}
@@ -49,8 +45,8 @@ func (s *Store) countUnseen(ctx context.Context, q query.Summary, unseen *query.
 		all = append(all, a)
 		return &unseenCounter{a, &query.Looker{Unseen: unseen}}, err
 	})
-	c.wanted = slices.Concat(c.wanted, keysOf(unseen.Exact(fewUnseen)))
 	c.more = func() bool { return unseen.Left() > 0 }
+	c.narrow = func() wanted { return keysOf(unseen.Exact(fewUnseen)) }
 	if err := c.all(s); err != nil {
 		return nil, err
 	}

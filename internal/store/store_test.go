@@ -20,6 +20,13 @@ var (
 	flowType = event.MustType(event.Type{
 		Name: "flow", Collection: "flows", Summary: "Flows.",
 		Breakdown: "state", Top: []string{"command", "address"},
+		Derived: []event.Derived{{
+			Column: event.Column{Name: "peer", Kind: event.KindString, Description: "State and address; of those with an address."}, From: []string{"state", "address"},
+			Append: func(dst []byte, row event.Row, from []int) ([]byte, bool) {
+				dst, _ = row.AppendText(dst, from[0])
+				return row.AppendText(append(dst, '@'), from[1])
+			},
+		}},
 		Columns: []event.Column{
 			{Name: "state", Kind: event.KindString, Description: "State.", Values: []string{"open", "closed"}},
 			{Name: "address", Kind: event.KindIP, Description: "Address.", Distinct: true},

@@ -77,9 +77,9 @@ func TestOwnerOfDrop(t *testing.T) {
 				"attribution": test.attribution, "pid": strconv.Itoa(os.Getpid()), "command": strings.TrimSpace(string(command)), "uid": "0",
 				"source_ip": client, "source_port": port, "destination_ip": server, "destination_port": "7001", "protocol": test.network,
 			}
-			found := drops.WaitFor(t, at, 1, want)
-			if executable, err := os.Executable(); err != nil || found[0]["executable"] != executable {
-				t.Errorf("executable %s, want %s (%v)", found[0]["executable"], executable, err)
+			found := drops.WaitForFirst(t, at, want)
+			if executable, err := os.Executable(); err != nil || found["executable"] != executable {
+				t.Errorf("executable %s, want %s (%v)", found["executable"], executable, err)
 			}
 			at.Run(t, "nft", "flush ruleset")
 		})
@@ -103,7 +103,8 @@ func TestDropOfNobody(t *testing.T) {
 	}
 	defer listener.Close()
 	dial := func() (c net.Conn, err error) {
-		d := net.Dialer{Timeout: 100 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client), Port: 7002}}
+		// Less than the second after which a SYN is sent again.
+		d := net.Dialer{Timeout: 700 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client), Port: 7002}}
 		a.Do(t, func() { c, err = d.Dial("tcp", address) })
 		return c, err
 	}

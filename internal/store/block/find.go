@@ -18,12 +18,14 @@ import (
 // Filter tells which values of a column are wanted. Absent ones never are, unless
 // it is the other way round.
 type Filter interface {
-	Column() int
+	Column() int                   // its position in Type.Shown
 	Not() bool                     // wanted is what the others refuse, and absent values
 	Number(n int64) bool           // of a KindInt
 	Text(s string) bool            // of a KindString, or the bytes of a KindIP; s is good for the call
 	Printed() []string             // of a KindIP or KindID: the only ones, as they are printed; none: see Text and ID
 	ID(scope string, n int64) bool // of a KindID
+	// Derive cuts rows of a batch down to those that pass; of a derived field.
+	Derive(b *event.Batch, rows []int32) []int32
 }
 
 // Between returns the positions of the events between two times, from included
@@ -76,8 +78,16 @@ func (c *column) decodeTimes(p *page, n int, s *scratch, err *error) []int64 {
 
 // Find returns the positions of the events from first on and before end that
 // pass all filters, in order. It reads all of one column, the one that most
-// likely leaves few events, and of the others only what these have there.
+// likely leaves few events, and of the others only what these have there. Derived
+// fields come last.
 func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error) {
+	if i := slices.IndexFunc(filters, func(f Filter) bool { return f.Column() >= len(b.columns) }); i >= 0 {
+		rest := slices.Concat(filters[:i], filters[i+1:])
+		if rows, err = b.Find(first, end, rest); err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		return b.derive(filters[i], rows)
+	}
 	if first < 0 || end > b.rows {
 		return nil, fmt.Errorf("find in block: %d to %d are not within %d events", first, end, b.rows)
 	}
@@ -115,6 +125,23 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 		}
 	}
 	return rows, nil
+}
+
+// derive looks at a derived field of some rows.
+func (b *Block) derive(f Filter, rows []int32) ([]int32, error) {
+	sources, err := b.ReadRows(b.t.Sources(f.Column()), rows)
+	if err != nil {
+		return nil, err
+	}
+	at := make([]int32, len(rows)) // positions in the batch, which become those in the block
+	for i := range at {
+		at[i] = int32(i)
+	}
+	at = f.Derive(sources, at)
+	for i, row := range at {
+		at[i] = rows[row]
+	}
+	return at, nil
 }
 
 // scan looks at each row from first on and before end.

@@ -64,6 +64,7 @@ var Type = event.MustType(event.Type{
 	Failures:   []string{"failed"},
 	Top:        []string{"command", "destination_ip"},
 	Details:    []string{"direction", "error", "duration_ns", "bytes_sent", "bytes_received", "retransmits", "reset_by", "container_name", "k8s_pod"},
+	Derived:    []event.Derived{event.CommunityID()},
 	Life: &event.Life{
 		ID:       "connection_id",
 		Begins:   event.Mark{Column: "state", Value: "established"},
@@ -75,7 +76,6 @@ var Type = event.MustType(event.Type{
 	Ends: &event.Ends{
 		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
 	},
-	Derived: []event.Derived{event.CommunityID()},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
 		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},

@@ -53,7 +53,8 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	}
 	wanted := map[string]string{
 		"QUEUE_PURGE": packetDropVarQueuePurge, "NOT_SPECIFIED": packetDropVarNotSpecified,
-		"TCP_OLD_DATA": packetDropVarOldData, "TCP_OLD_SEQUENCE": packetDropVarOldSequence,
+		"TCP_OLD_DATA": packetDropVarOldData, "TCP_OLD_SEQUENCE": packetDropVarOldSequence, "TCP_CLOSE": packetDropVarTcpClose,
+		"TCP_RFC7323_PAWS": packetDropVarPaws, "TCP_RFC7323_PAWS_ACK": packetDropVarPawsAck, "TCP_RFC7323_TW_PAWS": packetDropVarTwPaws,
 	}
 	knowsPurge := false
 	for value, name := range names {

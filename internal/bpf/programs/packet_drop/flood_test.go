@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +37,11 @@ func TestFlood(t *testing.T) {
 				add rule inet t in udp dport 7001 counter name flood drop
 				add rule inet t in udp dport 7101-7120 counter name others drop`)
 			r := bpftest.Start(t, packetdrop.Monitor)
-			const senders, each, others = 2, 100_000, 20
+			const senders, others = 2, 20
+			each := 100_000
+			if bpftest.Emulated() {
+				each = 25_000
+			}
 			var flood sync.WaitGroup
 			for range senders {
 				flood.Go(func() { send(t, a, test.network, net.JoinHostPort(test.far, "7001"), each, 100) })
@@ -106,19 +111,27 @@ func TestFloodOfDifferentPackets(t *testing.T) {
 				add rule inet t in iifname v-b counter name flood drop`)
 			w := newWire(t, a, b)
 			r := bpftest.Start(t, packetdrop.Monitor)
-			before, _ := counted(t, b, "flood")
-			for i := range n {
+			var frames [n][]byte
+			for i := range frames {
 				p := test.packet(i)
-				w.send(t, w.frame(p.etherType(), p.bytes()))
+				frames[i] = w.frame(p.etherType(), p.bytes())
 			}
+			before, _ := counted(t, b, "flood")
+			began := time.Now()
+			for _, frame := range frames {
+				w.send(t, frame)
+			}
+			windows := int(time.Since(began)/time.Second) + 2
+			// Neighbours are looked for meanwhile: what nft counts after the events may be more.
+			least, _ := counted(t, b, "flood")
 			events := r.Events(t, b)
 			dropped, _ := counted(t, b, "flood")
 			want := bpftest.Event{"drop_reason": reason(t, r, "NETFILTER_DROP"), "interface": "v-b"}
 			if want["drop_reason"] == "" { // then the place tells it from other drops there
 				want["location"] = "nf_hook_slow"
 			}
-			if got := packets(events, want); got < dropped-before || got > dropped {
-				t.Errorf("%d packets; nft counted %d before and %d after", got, before, dropped)
+			if got := packets(events, want); got < least-before || got > dropped {
+				t.Errorf("%d packets; nft counted %d before, %d when all were sent and %d after", got, before, least, dropped)
 			}
 			widest, largest := 0, bpftest.Event{}
 			for _, e := range events {
@@ -126,13 +139,18 @@ func TestFloodOfDifferentPackets(t *testing.T) {
 					widest, largest = count, e
 				}
 			}
-			for _, column := range test.absent {
-				if value, known := largest[column]; known {
-					t.Errorf("%d packets have %s %s", widest, column, value)
+			// A second, MAX_KINDS in bpf/include/packet_drop_flood.h are told apart. A slow
+			// machine does not send more than those, which is no flood.
+			if least := n/windows - 8192; least <= 0 {
+				t.Logf("%d packets in more than %d s are no flood", n, windows-2)
+			} else if widest < least {
+				t.Errorf("the largest of %d events has %d packets, want %d", len(events), widest, least)
+			} else {
+				for _, column := range test.absent {
+					if value, known := largest[column]; known {
+						t.Errorf("%d packets have %s %s", widest, column, value)
+					}
 				}
-			}
-			if widest < n/10 {
-				t.Errorf("the largest of %d events has %d packets", len(events), widest)
 			}
 			t.Logf("%d packets in %d events, the largest of %d", dropped, len(events), widest)
 			if lost := r.LostEvents(); len(lost) != 0 {

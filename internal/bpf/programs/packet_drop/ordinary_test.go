@@ -92,17 +92,31 @@ func TestOrdinaryConnections(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := bpftest.Pair(t)
 			r := bpftest.Start(t, packetdrop.Monitor)
-			const each = 1250
+			each := 1250
+			if bpftest.Emulated() {
+				each = 300
+			}
 			ordinaryConnections(t, a, a, test.network, test.near, each)
 			ordinaryConnections(t, a, b, test.network, test.far, each)
+			var drops []bpftest.Event
 			for _, ns := range []*bpftest.NetNS{a, b, {}} { // and those of which the namespace is not known
 				for _, e := range r.Events(t, ns) {
 					if e["source_port"] == "7001" || e["destination_port"] == "7001" {
-						t.Errorf("a drop: %v", e)
+						drops = append(drops, e)
+						t.Logf("a drop: %v", e)
 					}
 				}
 			}
-			if filtered := r.Status().Filtered[bpf.FilteredRule]; filtered < each/2 {
+			allowed := 0
+			if bpftest.Emulated() {
+				// The kernel does find no socket for a segment, or one that has moved on,
+				// when another CPU stands still while it turns the socket into TIME_WAIT.
+				allowed = 2 * each / 100
+			}
+			if len(drops) > allowed {
+				t.Errorf("%d drops in %d connections", len(drops), 2*each)
+			}
+			if filtered := r.Status().Filtered[bpf.FilteredRule]; filtered < int64(each/2) {
 				t.Errorf("%d filtered, want at least %d", filtered, each/2)
 			}
 		})

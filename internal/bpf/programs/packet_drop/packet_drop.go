@@ -32,10 +32,10 @@ var Type = event.MustType(event.Type{
 	Top:        []string{"command", "destination_ip"},
 	Details:    []string{"location", "interface", "count", "length", "container_name", "k8s_pod"},
 	Weight:     "count",
+	Derived:    []event.Derived{event.CommunityID()},
 	Ends: &event.Ends{
 		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
 	},
-	Derived: []event.Derived{event.CommunityID()},
 	Columns: []event.Column{
 		{Name: "drop_reason", Kind: event.KindString, Distinct: true, Description: "The running kernel's own name of the reason, without SKB_DROP_REASON_; a number where it has no name. Absent on kernels without reasons (before 5.17).", Example: "NETFILTER_DROP"},
 		{Name: "location", Kind: event.KindString, Distinct: true, Description: "Kernel function that dropped it.", Example: "nf_hook_slow"},

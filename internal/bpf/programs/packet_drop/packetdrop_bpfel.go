@@ -200,10 +200,14 @@ const (
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarOldData               = "old_data"
 	packetDropVarOldSequence           = "old_sequence"
+	packetDropVarPaws                  = "paws"
+	packetDropVarPawsAck               = "paws_ack"
 	packetDropVarPurgers               = "purgers"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
+	packetDropVarTcpClose              = "tcp_close"
+	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
 )
@@ -285,10 +289,14 @@ type packetDropVariableSpecs struct {
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	OldData               *ebpf.VariableSpec `ebpf:"old_data"`
 	OldSequence           *ebpf.VariableSpec `ebpf:"old_sequence"`
+	Paws                  *ebpf.VariableSpec `ebpf:"paws"`
+	PawsAck               *ebpf.VariableSpec `ebpf:"paws_ack"`
 	Purgers               *ebpf.VariableSpec `ebpf:"purgers"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
+	TcpClose              *ebpf.VariableSpec `ebpf:"tcp_close"`
+	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
 }
@@ -358,10 +366,14 @@ type packetDropVariables struct {
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	OldData               *ebpf.Variable `ebpf:"old_data"`
 	OldSequence           *ebpf.Variable `ebpf:"old_sequence"`
+	Paws                  *ebpf.Variable `ebpf:"paws"`
+	PawsAck               *ebpf.Variable `ebpf:"paws_ack"`
 	Purgers               *ebpf.Variable `ebpf:"purgers"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
+	TcpClose              *ebpf.Variable `ebpf:"tcp_close"`
+	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
 }

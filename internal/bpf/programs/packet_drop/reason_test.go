@@ -151,7 +151,7 @@ func TestNotIP(t *testing.T) {
 	w := newWire(t, a, b)
 	r := bpftest.Start(t, packetdrop.Monitor)
 	w.send(t, w.frame(etherTest, make([]byte, 46)))
-	e := r.WaitFor(t, b, 1, bpftest.Event{"protocol": "0x88b5", "drop_reason": "UNHANDLED_PROTO", "interface": "v-b", "length": "46", "count": "1"})
+	e := r.WaitFor(t, b, 1, bpftest.Event{"protocol": "0x88b5", "drop_reason": reason(t, r, "UNHANDLED_PROTO"), "interface": "v-b", "length": "46", "count": "1"})
 	for _, column := range []string{"source_ip", "destination_ip", "source_port", "destination_port"} {
 		if value, known := e[0][column]; known {
 			t.Errorf("%s %s is made up", column, value)
@@ -193,7 +193,7 @@ func TestFullReceiveBuffer(t *testing.T) {
 				}
 			}
 			want := withReceiver(t, "4711", bpftest.Event{
-				"drop_reason": "SOCKET_RCVBUFF", "protocol": "udp", "source_ip": test.near, "source_port": source, "destination_ip": test.far,
+				"drop_reason": reason(t, r, "SOCKET_RCVBUFF"), "protocol": "udp", "source_ip": test.near, "source_port": source, "destination_ip": test.far,
 				"destination_port": "7001", "interface": "v-b",
 			})
 			if dropped := packets(r.Events(t, b), want); dropped != n-received || received == n {
