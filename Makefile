@@ -54,7 +54,7 @@ uninstall: ## Remove the program and the unit; configuration and events stay (as
 ##@ To work on it
 
 test: ## Run all tests (as root: also those that load eBPF programs)
-	@.ci/packages $(TEST_PACKAGES) $(APPLICATION_PACKAGES) $(GENERATE_PACKAGES) || [ "$$(id -u)" != 0 ]
+	@.ci/packages $(TEST_PACKAGES) $(APPLICATION_PACKAGES) $(GENERATE_PACKAGES) $(BENCH_PACKAGES) || [ "$$(id -u)" != 0 ]
 	@if [ "$$(id -u)" != 0 ]; then echo "not root: tests that load eBPF programs or make network namespaces are skipped (sudo make test runs them)"; fi
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
 

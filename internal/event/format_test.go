@@ -85,7 +85,7 @@ func TestAppendFields(t *testing.T) {
 		`{"address":"10.0.0.1","socket":"boot-ffffffffffffffff"}{}`:                                                                                  {"address", "colour", "socket"},
 		`{}{}`: {},
 	} {
-		columns := testType.Fields(names)
+		columns := testType.Positions(names...)
 		got := string(event.Row{Batch: b}.AppendFields(nil, columns)) + string(event.Row{Batch: b, Index: 1}.AppendFields(nil, columns))
 		if got != want {
 			t.Errorf("%v: got %s, want %s", names, got, want)
