@@ -80,7 +80,11 @@ func TestOffline(t *testing.T) {
 	if strings.Count(csv, "\n") != 2*n+1 {
 		t.Errorf("CSV has %d lines, want %d", strings.Count(csv, "\n"), 2*n+1)
 	}
-	checkZeek(t, 2*n, asked("export", "--server", s.url, "--format", "zeek"), asked("export", "--db", path("copy.db"), "-o", "zeek"))
+	id := checkZeek(t, 2*n, asked("export", "--server", s.url, "--format", "zeek"), asked("export", "--db", path("copy.db"), "-o", "zeek"))
+	ofFlow := asked("export", "--db", path("copy.db"), "community_id="+id)
+	if fromServer := asked("export", "--server", s.url, "--community-id", id); fromServer != ofFlow || strings.Count(ofFlow, id) != 4 || strings.Count(ofFlow, "\n") != 4 {
+		t.Errorf("of the flow %s the server has\n%s\nthe copy\n%s\nwant two ends with two events each", id, fromServer, ofFlow)
+	}
 	if text := verb(t, "storage", "--db", path("copy.db"), "--hours"); !strings.Contains(text, "connection") {
 		t.Errorf("storage: %s", text)
 	}
@@ -95,8 +99,9 @@ func TestOffline(t *testing.T) {
 }
 
 // checkZeek looks at the conn.log of so many connections over loopback, of which
-// each end is one: from the server and from a copy it is the same.
-func checkZeek(t *testing.T, n int, fromServer, fromCopy string) {
+// each end is one: from the server and from a copy it is the same. It returns the
+// community_id of one.
+func checkZeek(t *testing.T, n int, fromServer, fromCopy string) (id string) {
 	t.Helper()
 	lines := func(text string) (all []string) {
 		for line := range strings.Lines(text) {
@@ -118,11 +123,13 @@ func checkZeek(t *testing.T, n int, fromServer, fromCopy string) {
 		}
 		ids[f[21]]++
 	}
-	for id, ends := range ids {
+	ends := 0
+	for id, ends = range ids {
 		if ends != 2 {
 			t.Errorf("community_id %s is that of %d ends", id, ends)
 		}
 	}
+	return id
 }
 
 func TestVerbErrors(t *testing.T) {
