@@ -36,18 +36,22 @@ run: build ## Build, and start the monitor with configs/ebpf-server.yaml (as roo
 build: ## Build bin/ebpf-server, one static file
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w $(VERSION_FLAG)" -o bin/ebpf-server ./cmd/ebpf-server
 
-install: ## Install the program, the configuration and the systemd unit (as root, after build)
+install: ## Install the program, its manual, the configuration and the systemd unit (as root, after build)
 	@test -x bin/ebpf-server || { echo "nothing to install yet: run make build"; exit 1; }
 	install -D -m 755 bin/ebpf-server $(DESTDIR)/usr/local/bin/ebpf-server
 	@if [ -e $(DESTDIR)/etc/ebpf-server/ebpf-server.yaml ]; then echo "keeping $(DESTDIR)/etc/ebpf-server/ebpf-server.yaml"; \
 	else install -v -D -m 644 configs/ebpf-server.yaml $(DESTDIR)/etc/ebpf-server/ebpf-server.yaml; fi
 	install -D -m 644 configs/ebpf-server.service $(DESTDIR)/etc/systemd/system/ebpf-server.service
+	bin/ebpf-server man $(DESTDIR)/usr/local/share/man/man8
+	@mkdir -p $(DESTDIR)/usr/local/share/bash-completion/completions
+	bin/ebpf-server completion bash > $(DESTDIR)/usr/local/share/bash-completion/completions/ebpf-server
 	@if [ -d /run/systemd/system ] && [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
 	@echo "start it with: systemctl enable --now ebpf-server"
 
 uninstall: ## Remove the program and the unit; configuration and events stay (as root)
 	@if [ -d /run/systemd/system ] && [ -z "$(DESTDIR)" ]; then systemctl disable --now ebpf-server || true; fi
 	rm -f $(DESTDIR)/usr/local/bin/ebpf-server $(DESTDIR)/etc/systemd/system/ebpf-server.service
+	rm -f $(DESTDIR)/usr/local/share/man/man8/ebpf-server*.8 $(DESTDIR)/usr/local/share/bash-completion/completions/ebpf-server
 	@if [ -d /run/systemd/system ] && [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
 	@echo "kept: /etc/ebpf-server (configuration) and /var/lib/ebpf-server (events)"
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"net/url"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/terminal"
 )
 
@@ -60,7 +58,7 @@ Filters combine with AND, the values of a repeated one with OR.`,
 				return copyAnswer(cmd, server, "/api/events", values)
 			}
 			values.Set("total", "true")
-			var page eventPage
+			var page terminal.EventPage
 			if err := server.GetJSON(cmd.Context(), "/api/events", values, &page); err != nil {
 				return err
 			}
@@ -76,26 +74,8 @@ Filters combine with AND, the values of a repeated one with OR.`,
 	return c
 }
 
-// eventPage is the answer of GET /api/events.
-type eventPage struct {
-	Events     []terminal.Object
-	Total      *int64
-	NextCursor string `json:"next_cursor"`
-	Coverage   query.Coverage
-}
-
-// UnmarshalJSON keeps numbers as they are.
-func (p *eventPage) UnmarshalJSON(data []byte) error {
-	type plain eventPage
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.UseNumber()
-	return decoder.Decode((*plain)(p))
-}
-
-func (q *question) showEvents(screen *terminal.Screen, types []*event.Type, page eventPage, values url.Values) {
-	screen.Events(types, page.Events, listOf(values, "fields"))
-	screen.Shown(len(page.Events), page.Total, page.NextCursor)
-	screen.Coverage(page.Coverage)
+func (q *question) showEvents(screen *terminal.Screen, types []*event.Type, page terminal.EventPage, values url.Values) {
+	screen.Page(types, &page, listOf(values, "fields"))
 }
 
 // listOf takes a parameter's items one by one and as a list with commas.

@@ -148,6 +148,60 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// What is open, and the story of one.
+func TestConnectionsVerb(t *testing.T) {
+	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))
+	ns := bpftest.NewNetNS(t, "open")
+	const port = "7011"
+	var l net.Listener
+	var c net.Conn
+	var err error
+	ns.Do(t, func() {
+		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			c, err = net.Dial("tcp", l.Addr().String())
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(args ...string) string {
+		return verb(t, append([]string{"connections", "--server", s.url, "--netns", ns.Inode}, args...)...)
+	}
+	eventually(t, func() error {
+		open := ask("destination_port=" + port)
+		if !regexp.MustCompile(`^open at .*: 2\n`).MatchString(open) || strings.Count(open, c.LocalAddr().String()) != 2 {
+			return fmt.Errorf("two ends are open:\n%s", open)
+		}
+		return nil
+	})
+	if before := ask("--at", "-1m"); !strings.Contains(before, ": 0\n") {
+		t.Errorf("a minute ago nothing was open:\n%s", before)
+	}
+	c.Close()
+	accepted.Close()
+	var page struct {
+		Events []struct {
+			ID string `json:"connection_id"`
+		}
+	}
+	eventually(t, func() error {
+		s.get("/api/events", url.Values{"netns": {ns.Inode}, "state": {"closed"}, "direction": {"inbound"}}, &page)
+		if len(page.Events) != 1 {
+			return fmt.Errorf("%d ends", len(page.Events))
+		}
+		return nil
+	})
+	story := verb(t, "connections", "--server", s.url, page.Events[0].ID)
+	if strings.Count(story, " established ") != 1 || strings.Count(story, " closed ") != 1 {
+		t.Errorf("the story:\n%s", story)
+	}
+}
+
 // A moment is said as people say it, in the zone of the machine.
 func TestAtAndWindow(t *testing.T) {
 	a := newAnswering(t)
@@ -159,7 +213,7 @@ func TestAtAndWindow(t *testing.T) {
 		}
 	}
 	got := verb(t, "events", "--db", a.copied, "--netns", a.ns.Inode, "--at", middle.Add(-24*time.Hour).Format("2006-01-02 15:04"), "--window", "5m")
-	if !strings.Contains(got, "\n0 events\n") || !strings.Contains(got, "ebpf-server did not run") {
+	if !strings.HasPrefix(got, "0 events\n") || !strings.Contains(got, "ebpf-server did not run") {
 		t.Errorf("yesterday:\n%s", got)
 	}
 }
@@ -267,6 +321,7 @@ func TestExitStatus(t *testing.T) {
 		{0, []string{"events", "--server", a.url}},
 		{0, []string{"events", "--server", a.url, "command=nobody"}},
 		{1, []string{"events", "--server", "http://127.0.0.1:1"}},
+		{1, []string{"connections", "--server", a.url, "f6c34681-ffffffff"}},
 		{1, []string{"events", "--db", a.copied + ".none"}},
 		{2, []string{"events", "--server", a.url, "--colour", "red"}},
 		{2, []string{"events", "--server", a.url, "colour=red"}},

@@ -25,7 +25,7 @@ Without a verb it records and serves; that needs root to start.`,
 		},
 	}
 	config.AddFlags(root.Flags())
-	root.AddCommand(checkCommand(), eventsCommand(), exportCommand(), importCommand(), manCommand(root), migrateCommand(), programsCommand(),
+	root.AddCommand(checkCommand(), connectionsCommand(), eventsCommand(), exportCommand(), importCommand(), manCommand(root), migrateCommand(), programsCommand(),
 		sampleCommand(), snapshotCommand(), storageCommand(), summaryCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root

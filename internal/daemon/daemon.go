@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -127,6 +128,12 @@ func Types() []*event.Type {
 		all = append(all, m.Type)
 	}
 	return all
+}
+
+// Lives returns the type whose events tell of what begins and ends: connections.
+func Lives() *event.Type {
+	all := Types()
+	return all[slices.IndexFunc(all, func(t *event.Type) bool { return t.Life != nil })]
 }
 
 func openStore(c config.Config, timings *api.Timings, log *slog.Logger) (*store.Store, error) {

@@ -39,7 +39,7 @@ func (s *Screen) Coverage(c query.Coverage) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Filtered)) {
 		for _, kind := range slices.Sorted(maps.Keys(c.Filtered[name])) {
-			by := "exclude and include of the configuration"
+			by := "the configuration (exclude, include, own_api)"
 			if kind != "excluded" {
 				by = "a rule of the monitor (docs/architecture.md)"
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
 )
 
 // Columns of events that the table for people puts together, beside those that a
@@ -23,17 +24,37 @@ const (
 	columnPID     = "pid"
 )
 
-// Events shows events, one a line: when, what, who, from where to where, and the
-// details that their type declares. Or, if there are any, the fields that are asked
-// for, each in a column of its own.
-func (s *Screen) Events(types []*event.Type, events []Object, fields []string) {
-	if len(events) == 0 {
-		return
+// EventPage is the answer of GET /api/events.
+type EventPage struct {
+	Events     []Object
+	Total      *int64 // left out if nobody asked
+	NextCursor string `json:"next_cursor"`
+	Coverage   query.Coverage
+}
+
+// UnmarshalJSON keeps numbers as they are.
+func (p *EventPage) UnmarshalJSON(data []byte) error {
+	type plain EventPage
+	return decode(data, (*plain)(p))
+}
+
+// Page shows a page of events, and how far it can be trusted. With names of fields
+// each of these has a column of its own.
+func (s *Screen) Page(types []*event.Type, p *EventPage, fields []string) {
+	switch {
+	case len(p.Events) == 0:
+	case len(fields) > 0:
+		s.fields(types, p.Events, fields)
+	default:
+		s.events(types, p.Events)
 	}
-	if len(fields) > 0 {
-		s.fields(types, events, fields)
-		return
-	}
+	s.shown(len(p.Events), p.Total, p.NextCursor)
+	s.Coverage(p.Coverage)
+}
+
+// events shows events, one a line: when, what, who, from where to where, and the
+// details that their type declares.
+func (s *Screen) events(types []*event.Type, events []Object) {
 	v := s.eventView(types)
 	head := v.fitTime(events)
 	columns := []column{{name: head}, {name: "event"}, {name: "process"}, {name: "protocol"}, {name: "source"}, {name: "destination"}, {name: "details"}}
@@ -181,8 +202,8 @@ func zoneName(zone *time.Location) string {
 	return name
 }
 
-// Shown says how many events are shown of how many, and how to see the next.
-func (s *Screen) Shown(shown int, total *int64, next string) {
+// shown says how many events are shown of how many, and how to see the next.
+func (s *Screen) shown(shown int, total *int64, next string) {
 	switch {
 	case total != nil && next != "":
 		s.say("%s of %s events; for the next: --cursor %s\n", humanize.Comma(int64(shown)), humanize.Comma(*total), next)

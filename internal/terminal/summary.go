@@ -36,14 +36,10 @@ type Summary struct {
 // UnmarshalJSON keeps everything else as the figures of all events.
 func (s *Summary) UnmarshalJSON(data []byte) error {
 	type known Summary
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.UseNumber()
-	if err := decoder.Decode((*known)(s)); err != nil {
+	if err := decode(data, (*known)(s)); err != nil {
 		return err
 	}
-	decoder = json.NewDecoder(strings.NewReader(string(data)))
-	decoder.UseNumber()
-	if err := decoder.Decode(&s.all); err != nil {
+	if err := decode(data, &s.all); err != nil {
 		return err
 	}
 	for _, name := range []string{"type", "since", "until", "groups", "groups_total", "top", "series", "changes", "stats_error", "coverage", "history"} {

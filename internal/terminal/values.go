@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -13,6 +14,13 @@ import (
 
 // Object is an event, or a group of a summary, as the API has it.
 type Object map[string]any
+
+// decode reads JSON and keeps numbers as they are.
+func decode(data []byte, to any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	return decoder.Decode(to)
+}
 
 // units knows the unit of a column by its name, whichever type has it.
 type units map[string]string
