@@ -136,6 +136,7 @@ func checkTypes(types []*event.Type) error {
 	if len(types) == 0 {
 		return errors.New("prepare API: no event types are given")
 	}
+	reserved := slices.Concat(query.EventParams, query.SummaryParams, query.Presence, streamParams, []string{filtersField})
 	seen := map[string]bool{}
 	for _, t := range types {
 		if seen[t.Name] || seen["/"+t.Collection] {
@@ -143,7 +144,7 @@ func checkTypes(types []*event.Type) error {
 		}
 		seen[t.Name], seen["/"+t.Collection] = true, true
 		for _, c := range t.Shown() {
-			if slices.Contains(query.EventParams, c.Name) || slices.Contains(query.SummaryParams, c.Name) || slices.Contains(query.Presence, c.Name) || slices.Contains(streamParams, c.Name) || c.Name == filtersField {
+			if slices.Contains(reserved, c.Name) {
 				return fmt.Errorf("prepare API: column %s of event type %s has the name of a parameter", c.Name, t.Name)
 			}
 		}
