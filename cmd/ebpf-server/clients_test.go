@@ -176,6 +176,7 @@ func (c *clients) report(made int64, took time.Duration) {
 	}
 	c.reportTimes("stream-delay", delays)
 	c.b.ReportMetric(float64(answers)/took.Seconds(), "answers/s")
+	c.b.ReportMetric(cpuSeconds(c.b, c.s.command.Process.Pid)*1000/float64(answers), "CPU-ms/answer")
 	c.b.ReportMetric(float64(c.failures.n), "errors")
 	c.b.ReportMetric(float64(told), "missed-by-streams")
 	c.b.ReportMetric(float64(4*made)/took.Seconds(), "events/s")
