@@ -27,6 +27,8 @@ KERNELS ?=
 EVENTS ?= 10000000
 # Over how many connections make bench watches the program's memory.
 CONNECTIONS ?= 5000000
+# For how long 200 clients of make bench ask.
+CLIENTS ?= 60s
 
 ##@ To use it
 
@@ -95,9 +97,9 @@ vmlinux: ## Rewrite bpf/include/vmlinux.h from the running kernel
 	bpftool btf dump file /sys/kernel/btf/vmlinux format c; } > bpf/include/vmlinux.h.new || { rm bpf/include/vmlinux.h.new; exit 1; }
 	@mv bpf/include/vmlinux.h.new bpf/include/vmlinux.h
 
-bench: ## Measure capture, store and queries (as root), then the store beside its peers (EVENTS=100000000 for more, CONNECTIONS=500000 for less)
+bench: ## Measure capture, store and queries (as root), then the store beside its peers (EVENTS=100000000 for more, CONNECTIONS=500000 CLIENTS=10s for less)
 	@.ci/packages $(TEST_PACKAGES) $(GENERATE_PACKAGES) $(BENCH_PACKAGES) || [ "$$(id -u)" != 0 ]
-	EBPF_SERVER_TEST_CONNECTIONS=$(CONNECTIONS) go test -timeout 1h -run '^$$' -bench . ./cmd/ebpf-server ./internal/store ./internal/query
+	EBPF_SERVER_TEST_CONNECTIONS=$(CONNECTIONS) EBPF_SERVER_TEST_CLIENTS=$(CLIENTS) go test -timeout 1h -run '^$$' -bench . ./cmd/ebpf-server ./internal/store ./internal/query
 	cd internal/tools/bench && CGO_ENABLED=1 go run . --events=$(EVENTS)
 
 build-dev: ## Build bin/ebpf-server-dev, with the race detector

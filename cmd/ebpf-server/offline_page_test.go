@@ -27,11 +27,8 @@ func TestOfflineAnalysisPage(t *testing.T) {
 	if err := os.Symlink(filepath.Join(built, "ebpf-server"), filepath.Join(tools, "ebpf-server")); err != nil {
 		t.Fatal(err)
 	}
-	duckdb := exec.Command("go", "build", "-o", filepath.Join(tools, "duckdb"), "./duckdb")
-	duckdb.Dir = filepath.Join("..", "..", "internal", "tools", "bench")
-	duckdb.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := duckdb.CombinedOutput(); err != nil {
-		t.Fatalf("build DuckDB: %v (make test installs what it needs)\n%s", err, out)
+	if err := os.Symlink(buildDuckDB(t), filepath.Join(tools, "duckdb")); err != nil {
+		t.Fatal(err)
 	}
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
 	s := start(t, filepath.Join(built, "ebpf-server"), filepath.Join(t.TempDir(), "events.db"))

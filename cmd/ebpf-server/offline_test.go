@@ -16,7 +16,7 @@ import (
 )
 
 // verb runs a verb of the binary and returns what it prints.
-func verb(t *testing.T, args ...string) string {
+func verb(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := try(args...)
 	if err != nil {

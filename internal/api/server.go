@@ -66,6 +66,10 @@ type Options struct {
 	// alone are.
 	Timings *Timings
 
+	// Drain returns when Store has all that happened before the call; so an answer
+	// has everything from before its question. Optional: nothing is on its way.
+	Drain func(context.Context) error
+
 	// QueryTimeout is how long a question may look for events without sending any.
 	// Optional: 0 is no limit.
 	QueryTimeout time.Duration
@@ -79,6 +83,7 @@ type Options struct {
 	CertFile, KeyFile string
 
 	writeTimeout time.Duration // shorter in tests
+	atOnce       int           // turns; fewer in tests
 }
 
 // Server is the HTTP API. Its life: New, Serve (which blocks), Shutdown.
@@ -102,6 +107,7 @@ func New(o Options) (*Server, error) {
 	if s.Timings == nil {
 		s.Timings = NewTimings()
 	}
+	s.Store = inTurn{s.Store, s.Drain, make(turns, cmp.Or(s.atOnce, turnsOfHost()))}
 	s.writeTimeout = cmp.Or(s.writeTimeout, writeTimeout)
 	var err error
 	if s.openAPI, err = OpenAPI(o.Version, o.Types); err != nil {

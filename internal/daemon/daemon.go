@@ -71,7 +71,7 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	monitors.store = events
 	feed := live.NewFeed()
 	server, err := api.New(api.Options{
-		Types: Types(), Store: current{events, monitors}, Programs: monitors, Feed: feed, Version: version, Started: time.Now(), Logger: log,
+		Types: Types(), Store: events, Drain: monitors.drain, Programs: monitors, Feed: feed, Version: version, Started: time.Now(), Logger: log,
 		Timings: timings, Token: c.Server.AuthToken, CertFile: c.Server.TLS.CertFile, KeyFile: c.Server.TLS.KeyFile, QueryTimeout: c.Server.QueryTimeout,
 	})
 	if err != nil {

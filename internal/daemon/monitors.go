@@ -15,7 +15,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/config"
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/live"
-	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store"
 )
 
@@ -199,40 +198,4 @@ type sink struct {
 func (s sink) Append(b *event.Batch) {
 	s.Store.Append(b)
 	s.feed.Append(b)
-}
-
-// current is the store as the API sees it: before it answers, the monitors
-// hand over what the kernel has recorded so far, so that an answer includes
-// everything that happened before the question.
-type current struct {
-	*store.Store
-	monitors *monitors
-}
-
-func (c current) Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error) {
-	if err := c.monitors.drain(ctx); err != nil {
-		return query.Page{}, err
-	}
-	return c.Store.Events(ctx, q, yield)
-}
-
-func (c current) Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
-	if err := c.monitors.drain(ctx); err != nil {
-		return nil, err
-	}
-	return c.Store.Summary(ctx, q)
-}
-
-func (c current) Story(ctx context.Context, q query.Story, yield func(event.Row) error) (query.Told, error) {
-	if err := c.monitors.drain(ctx); err != nil {
-		return query.Told{}, err
-	}
-	return c.Store.Story(ctx, q, yield)
-}
-
-func (c current) At(ctx context.Context, q query.At, yield func(query.Open) error) (query.Opened, error) {
-	if err := c.monitors.drain(ctx); err != nil {
-		return query.Opened{}, err
-	}
-	return c.Store.At(ctx, q, yield)
 }
