@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -31,6 +32,10 @@ func (s *Screen) Coverage(c query.Coverage) {
 		reason := gapReasons[gap.Reason]
 		if reason == "" {
 			reason = gap.Reason
+		}
+		if gap.Until.Sub(gap.From) < time.Microsecond { // of a moment
+			s.warn("no %s at %s: %s", what, s.instant(gap.Until), reason)
+			continue
 		}
 		s.warn("no %s from %s for %s: %s", what, s.instant(gap.From), duration(gap.Until.Sub(gap.From)), reason)
 	}
