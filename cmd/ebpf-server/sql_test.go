@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -112,6 +113,7 @@ var sqlQuestions = []struct {
 
 // The API answers what SQL does on the Parquet file that is exported.
 func TestAnswersEqualSQL(t *testing.T) {
+	bpftest.RequireRoot(t)
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
 	since := time.Now().Add(-20 * time.Hour).UTC().Truncate(time.Hour)
