@@ -23,16 +23,18 @@ import (
 // Through are the figures of answering over HTTP: the same questions, to the API
 // over the same store, by a client on the same machine that keeps its connection.
 type Through struct {
-	PeakMemory int64           `json:"peak_memory_bytes"` // of server and client
+	PeakMemory int64           `json:"peak_memory_bytes"` // of server and client, without that of Parquet
 	Answers    []ThroughAnswer `json:"answers"`
 	Different  []string        `json:"differences,omitempty"` // answers that the store itself does not give
+
+	Parquet       time.Duration `json:"parquet_ns"` // the export as Parquet, median
+	ParquetMemory int64         `json:"parquet_peak_memory_bytes"`
 }
 
 // ThroughAnswer is how long an answer took, from the request to its last byte.
 // The client does not look at what it gets.
 type ThroughAnswer struct {
-	Warm    time.Duration `json:"warm_ns"` // median; of an export, as NDJSON
-	Parquet time.Duration `json:"parquet_ns,omitempty"`
+	Warm time.Duration `json:"warm_ns"` // median; of an export, as NDJSON
 }
 
 // overHTTP is the API over a store.
@@ -153,16 +155,16 @@ func askThrough(j job, all []question, direct []Answer) (t *Through, err error) 
 		}
 	}
 	t.PeakMemory = watched.end()
-	return t, nil
+	watched = watchMemory()
+	t.Parquet, err = h.often(all[len(all)-1].path() + "&format=parquet") // the last is the export
+	t.ParquetMemory = watched.end()
+	return t, err
 }
 
 // ask asks once for the answer, which it compares, and then for the time.
 func (h *overHTTP) ask(q question, direct *Answer) (a ThroughAnswer, difference string, err error) {
 	if q.export {
 		a.Warm, difference, err = h.export(q, direct)
-		if err == nil {
-			a.Parquet, err = h.often(q.path() + "&format=parquet")
-		}
 		return a, difference, err
 	}
 	var text bytes.Buffer
