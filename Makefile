@@ -63,6 +63,7 @@ test: ## Run all tests (as root: also those that load eBPF programs)
 	@.ci/packages $(TEST_PACKAGES) $(APPLICATION_PACKAGES) $(GENERATE_PACKAGES) $(BENCH_PACKAGES) || [ "$$(id -u)" != 0 ]
 	@if [ "$$(id -u)" != 0 ]; then echo "not root: tests that load eBPF programs or make network namespaces are skipped (sudo make test runs them)"; fi
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
+	cd internal/tools/bench && CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) ./...
 
 test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md (KERNELS="5.10 7.3" for some)
 	@.ci/packages $(TEST_PACKAGES) $(KERNEL_PACKAGES)

@@ -14,6 +14,7 @@ type Asked struct {
 	PeakMemory int64         `json:"peak_memory_bytes"`
 	Eviction   string        `json:"eviction"` // how the page cache was emptied, and how well
 	Answers    []Answer      `json:"answers"`
+	Through    *Through      `json:"through_http,omitempty"` // of the store only
 }
 
 // Answer is what a peer answered to a question, and how long it took.
@@ -65,6 +66,11 @@ func ask(j job) (*Asked, error) {
 	}
 	if err := p.Close(); err != nil {
 		return nil, err
+	}
+	if j.Peer == theStore {
+		if result.Through, err = askThrough(j, all, result.Answers); err != nil {
+			return nil, err
+		}
 	}
 	return result, askCold(j, all, result)
 }

@@ -47,6 +47,11 @@ func fill(t *testing.T, name string) *PeerReport {
 	if err := errors.Join(check(p), p.Close()); err != nil {
 		t.Error(err)
 	}
+	if name == theStore {
+		if report.Asked.Through, err = askThrough(job{Peer: name, Dir: dir}, questions(testStream), report.Asked.Answers); err != nil {
+			t.Error(err)
+		}
+	}
 	return report
 }
 
@@ -69,13 +74,18 @@ func TestPeersAgree(t *testing.T) {
 		}
 	}
 
+	if through := r.peer(theStore).Asked.Through; len(through.Answers) != len(questions(testStream)) {
+		t.Errorf("%d answers through HTTP", len(through.Answers))
+	}
+
 	answers := r.peer(theStore).Asked.Answers
 	answers[1].Rows[0] += "0"
 	answers[4].Rows = answers[4].Rows[:99]
 	answers[len(answers)-1].Digest++
+	r.peer(theStore).Asked.Through.Different = []string{"an answer through HTTP"}
 	r.Different, r.Compared = nil, nil
 	r.compare(testStream)
-	if len(r.Different) != 4 { // the process with too few events is found twice
+	if len(r.Different) != 5 { // the process with too few events is found twice
 		t.Errorf("differences: %q", r.Different)
 	}
 }

@@ -180,7 +180,9 @@ func (r *Retained) note(s *store.Store, dir string) error {
 		d.Events += t.Events
 		d.Live += t.Bytes
 		for place, n := range t.Lost {
-			return fmt.Errorf("%d events of %s were lost: %s", n, t.Name, place)
+			if n > 0 {
+				return fmt.Errorf("%d events of %s were lost: %s", n, t.Name, place)
+			}
 		}
 	}
 	var err error

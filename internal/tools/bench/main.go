@@ -37,6 +37,10 @@
 //     the host may have cached the disk all the same. What takes more than 5
 //     seconds when warm (an export: a minute) is not asked cold, and shows "-".
 //   - export: events of which every value was read; then as JSON lines with a digest.
+//   - HTTP: the same questions to the API over the store, in the same process, by a
+//     client on loopback that keeps its connection, until it has the last byte, which is
+//     compared with what the store answers. Goals are those of the store itself; a
+//     download has none, as it also makes text or Parquet of every event.
 //
 // Every answer is compared with SQLite's, row by row, the export by digest. One
 // that differs is printed and makes the exit status 1, as every other error does.

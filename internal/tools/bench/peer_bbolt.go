@@ -17,6 +17,7 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/tools/bench/stream"
 )
 
 // keyPerEvent keeps each event as a JSON object under a key of its own, its
@@ -231,11 +232,16 @@ type jsonRow []byte
 // AppendJSON implements row.
 func (r jsonRow) AppendJSON(dst []byte) []byte { return append(dst, r...) }
 
-// Values implements row.
+// Values implements row. Derived fields are no values: other peers do not keep them.
 func (r jsonRow) Values() int {
 	var values map[string]any
 	if json.Unmarshal(r, &values) != nil {
 		return 0 // and the counts differ
+	}
+	for _, t := range stream.Types() {
+		for _, derived := range t.Shown()[len(t.Columns):] {
+			delete(values, derived.Name)
+		}
 	}
 	return len(values)
 }

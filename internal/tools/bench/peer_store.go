@@ -97,7 +97,9 @@ func (p *storePeer) Close() error {
 		for _, t := range p.Status().Types {
 			events += t.Events
 			for place, n := range t.Lost {
-				err = errors.Join(err, fmt.Errorf("%d events of %s were lost: %s", n, t.Name, place))
+				if n > 0 {
+					err = errors.Join(err, fmt.Errorf("%d events of %s were lost: %s", n, t.Name, place))
+				}
 			}
 		}
 		if events != p.ingested {

@@ -44,6 +44,9 @@ func (r *Report) compare(o stream.Options) {
 	for i := range r.Peers {
 		p := &r.Peers[i]
 		r.checkPlanted(p, o)
+		if p.Asked.Through != nil {
+			r.Different = append(r.Different, p.Asked.Through.Different...)
+		}
 		switch {
 		case p == reference:
 			continue

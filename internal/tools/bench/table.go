@@ -83,12 +83,43 @@ func (r *Report) lines() []line {
 		}
 		lines = append(lines, line{q.name + ", ms", goalOf(q, q.goal), func(p *PeerReport) float64 { return ms(p.Asked.Answers[i].Warm) }})
 	}
+	lines = append(lines, throughLines(all)...)
 	for i, q := range all {
 		if !q.export {
 			lines = append(lines, line{"cold: " + q.name + ", ms", goalOf(q, max(10*q.goal, 50*time.Millisecond)), func(p *PeerReport) float64 { return ms(p.Asked.Answers[i].Cold) }})
 		}
 	}
 	return lines
+}
+
+// throughLines are the same questions over HTTP, with the same goals.
+func throughLines(all []question) (lines []line) {
+	of := func(figure func(*Through) float64) func(*PeerReport) float64 {
+		return func(p *PeerReport) float64 {
+			if p.Asked.Through == nil {
+				return 0
+			}
+			return figure(p.Asked.Through)
+		}
+	}
+	perSecond := func(took func(*Through) time.Duration) func(*PeerReport) float64 {
+		return func(p *PeerReport) float64 {
+			return of(func(t *Through) float64 { return float64(p.Ingested.Events) / took(t).Seconds() })(p)
+		}
+	}
+	const name = "HTTP: "
+	for i, q := range all {
+		if !q.export {
+			lines = append(lines, line{name + q.name + ", ms", goalOf(q, q.goal), of(func(t *Through) float64 { return ms(t.Answers[i].Warm) })})
+			continue
+		}
+		lines = append(lines,
+			line{name + q.name + " as JSON lines, events/s", goal{}, perSecond(func(t *Through) time.Duration { return t.Answers[i].Warm })},
+			line{name + q.name + " as Parquet, events/s", goal{}, perSecond(func(t *Through) time.Duration { return t.Parquet })})
+	}
+	return append(lines,
+		line{name + "answers and JSON lines, peak memory, MB", atMost(150), of(func(t *Through) float64 { return mb(t.PeakMemory) })},
+		line{name + "export as Parquet, peak memory, MB", goal{}, of(func(t *Through) float64 { return mb(t.ParquetMemory) })})
 }
 
 // write prints the report for people.
@@ -139,7 +170,7 @@ func (r *Report) write(w io.Writer) error {
 	return r.writeNotes(w, missed)
 }
 
-const nameWidth = 46
+const nameWidth = 48
 
 // madeTimeLines are figures of the store alone.
 func (r *Report) madeTimeLines() (lines []line) {
