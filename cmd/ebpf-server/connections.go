@@ -30,7 +30,7 @@ an event it tells the story of that one: its events, and the drops of its packet
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 			t := daemon.Lives()
 			path := "/api/" + t.Collection + "/at"
-			if len(args) == 1 {
+			if len(args) == 1 && !isFilter(args[0]) {
 				if _, _, err := event.ParseID(args[0]); err == nil {
 					path, args = "/api/"+t.Collection+"/"+args[0], nil
 				}
@@ -63,6 +63,7 @@ an event it tells the story of that one: its events, and the drops of its packet
 		})
 	c.Example = `  ebpf-server connections --time 03:12 destination_port=5432
   ebpf-server connections 6f1c2a90-1a2b --since -1d`
-	q.addFlags(c, lifeFlags, "table", "json")
+	q.addFlags(c, lifeFlags)
+	q.addOutput(c, "table", "json")
 	return c
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/terminal"
 )
 
@@ -23,7 +23,7 @@ var eventFlags = map[string]string{
 	"fields":  "`columns` to show, with commas between them",
 	"absent":  "only events that have no value in these `columns`",
 	"present": "only events that have a value in these `columns`",
-	"total":   "true: also how many events there are on all pages",
+	"total":   "also count the events of all pages, which may take longer than to find the first",
 }
 
 func eventsCommand() *cobra.Command {
@@ -38,10 +38,6 @@ Filters combine with AND, the values of a repeated one with OR.`,
 			if err != nil {
 				return err
 			}
-			types, err := q.types()
-			if err != nil {
-				return err
-			}
 			if watch && q.db != "" {
 				return usageError{errors.New("--watch shows what a running server records, so it does not go with --db")}
 			}
@@ -51,31 +47,28 @@ Filters combine with AND, the values of a repeated one with OR.`,
 			}
 			defer end()
 			if watch {
-				return q.watch(cmd, server, types, values)
+				return q.watch(cmd, server, values)
 			}
 			if q.output != "table" {
 				values.Set("format", q.output)
 				return copyAnswer(cmd, server, "/api/events", values)
 			}
-			values.Set("total", "true")
 			var page terminal.EventPage
 			if err := server.GetJSON(cmd.Context(), "/api/events", values, &page); err != nil {
 				return err
 			}
-			q.showEvents(q.screen(cmd), types, page, values)
+			q.screen(cmd).Page(daemon.Types(), &page, listOf(values, "fields"))
 			return nil
 		})
 	c.Example = `  ebpf-server events --at '2026-11-21 03:12' --window 5m
   ebpf-server events --type packet_drop --since -1h destination_port=443
   ebpf-server events 'duration_ns>=10s' command=postgres --db copy.db
   ebpf-server events --watch state=failed`
-	q.addFlags(c, eventFlags, "table", "json", "ndjson", "csv", "parquet")
+	q.addFlags(c, eventFlags)
+	q.addOutput(c, "table", "json", "ndjson", "csv", "parquet")
+	c.Flags().Lookup("total").NoOptDefVal = "true"
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show events as they come, until interrupted")
 	return c
-}
-
-func (q *question) showEvents(screen *terminal.Screen, types []*event.Type, page terminal.EventPage, values url.Values) {
-	screen.Page(types, &page, listOf(values, "fields"))
 }
 
 // listOf takes a parameter's items one by one and as a list with commas.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,9 +20,17 @@ import (
 	"github.com/srodi/ebpf-server/internal/transfer"
 )
 
+// The parameters of GET /api/events that make sense for an export.
+var exportFlags = map[string]string{
+	"type":    eventFlags["type"],
+	"since":   eventFlags["since"],
+	"until":   eventFlags["until"],
+	"absent":  eventFlags["absent"],
+	"present": eventFlags["present"],
+}
+
 func exportCommand() *cobra.Command {
-	var from whom
-	var what which
+	var q question
 	var name string
 	c := command("export [FILE] [FILTER...]", "Write events as NDJSON, CSV, Parquet or Zeek's conn.log",
 		`Writes events, oldest first, to a file or to standard output. The format is that
@@ -29,18 +38,21 @@ of --output, or what the file's name ends in, or NDJSON. A row group of Parquet 
 events of one type only; those of a type are oldest first. With zeek, it is a line for
 each connection that failed or ended. Filters are as for events.`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
-			args, err := what.takeFilters(args)
+			file, filters, err := fileAmong(args)
 			if err != nil {
 				return err
 			}
-			name = formatOf(name, args)
-			if name == format.Zeek {
-				if len(what.types) > 0 && !slices.Equal(what.types, []string{format.ZeekType}) {
-					return usageError{fmt.Errorf("--output zeek is for events of type %s, not %s", format.ZeekType, strings.Join(what.types, ", "))}
-				}
-				what.types = []string{format.ZeekType}
+			values, err := q.values(filters, time.Now())
+			if err != nil {
+				return err
 			}
-			source, types, done, err := from.events(cmd, what)
+			if name = formatOf(name, file); name == format.Zeek {
+				if types := values["type"]; len(types) > 0 && !slices.Equal(types, []string{format.ZeekType}) {
+					return usageError{fmt.Errorf("--output zeek is for events of type %s, not %s", format.ZeekType, strings.Join(types, ", "))}
+				}
+				values.Set("type", format.ZeekType)
+			}
+			source, types, done, err := q.events(cmd, values)
 			if err != nil {
 				return err
 			}
@@ -49,13 +61,12 @@ each connection that failed or ended. Filters are as for events.`,
 			export := func(to io.Writer) error {
 				return transfer.Export(cmd.Context(), source, to, name, types, func(n int64) { _ = bar.Set64(n) })
 			}
-			if len(args) == 0 {
+			if file == "" {
 				return export(cmd.OutOrStdout())
 			}
-			return writeWhole(args[0], export)
+			return writeWhole(file, export)
 		})
-	from.addFlags(c.Flags())
-	what.addFlags(c.Flags())
+	q.addFlags(c, exportFlags)
 	c.Flags().StringVarP(&name, "output", "o", "", "format: "+strings.Join(format.Names, ", ")+" or "+format.Zeek+" (--format is the same)")
 	c.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "format" {
@@ -74,46 +85,60 @@ func tellDamage(cmd *cobra.Command, gaps []query.Gap) {
 	}
 }
 
+// fileAmong tells the file that is to be written, if there is one, from filters.
+func fileAmong(args []string) (file string, filters []string, err error) {
+	for _, arg := range args {
+		switch {
+		case isFilter(arg):
+			filters = append(filters, arg)
+		case file != "":
+			return "", nil, usageError{fmt.Errorf("%q is no filter, and one file is named already: %s", arg, file)}
+		default:
+			file = arg
+		}
+	}
+	return file, filters, nil
+}
+
 // events returns what hands out the events, their types, and a function to be
 // called after. A file may have types that this program does not record.
-func (w *whom) events(cmd *cobra.Command, what which) (transfer.Source, []*event.Type, func(), error) {
-	if w.db == "" {
-		types, err := what.named(daemon.Types())
+func (q *question) events(cmd *cobra.Command, values url.Values) (transfer.Source, []*event.Type, func(), error) {
+	if q.db == "" {
+		types, err := typesNamed(values["type"], daemon.Types())
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		c, err := w.client()
-		return transfer.Server{Client: c, Types: types, Parameters: what.parameters()}, types, func() {}, err
+		c, err := q.client()
+		return transfer.Server{Client: c, Types: types, Parameters: values}, types, func() {}, err
 	}
-	s, err := openFile(w.db)
+	s, err := openFile(q.db)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	types, err := what.named(s.Types())
-	var q query.Events
+	types, err := typesNamed(values["type"], s.Types())
+	var asked query.Events
 	if err == nil {
-		q, err = what.query(types)
+		asked, err = query.Params(values).Events(s.Types(), true, time.Now())
 	}
 	if err != nil {
 		_ = s.Close()
-		return nil, nil, nil, err
+		return nil, nil, nil, usageError{err}
 	}
-	return transfer.File{Store: s, Query: q}, types, func() {
+	asked.Limit = 0
+	return transfer.File{Store: s, Query: asked}, types, func() {
 		tellDamage(cmd, s.Damaged())
 		_ = s.Close()
 	}, nil
 }
 
-func formatOf(name string, args []string) string {
+func formatOf(name, file string) string {
 	if name != "" {
 		return name
 	}
-	if len(args) > 0 {
-		if ending := strings.TrimPrefix(filepath.Ext(args[0]), "."); slices.Contains(format.Names, ending) {
-			return ending
-		}
+	if ending := strings.TrimPrefix(filepath.Ext(file), "."); slices.Contains(format.Names, ending) {
+		return ending
 	}
-	return "ndjson"
+	return format.NDJSON
 }
 
 func mustNotExist(path string) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,60 +39,166 @@ func openFile(path string) (*store.Store, error) {
 	return store.Open(store.Options{Path: path, Types: daemon.Types(), ReadOnly: true})
 }
 
-// which holds the flags that say which events are asked for: the parameters of
-// GET /api/events.
-type which struct {
-	types        []string
-	since, until string
-	columns      map[string]*[]string
-	filters      map[string][]string // those that came as arguments
+// ask returns a client of the server, or of the file, and what is to be called
+// after.
+func (w *whom) ask() (*client.Client, func(), error) {
+	if w.db == "" {
+		c, err := w.client()
+		return c, func() {}, err
+	}
+	c, end, err := daemon.Offline(w.db, version)
+	return c, func() { _ = end() }, err // it was only read: nothing is lost
 }
 
-// takeFilters reads the arguments that are filters, and returns the others: at most
-// one.
-func (w *which) takeFilters(args []string) (rest []string, err error) {
-	w.filters = map[string][]string{}
-	for _, arg := range args {
-		if !strings.ContainsAny(arg, "=<>") {
-			rest = append(rest, arg)
-			continue
+// question holds what a verb asks for: the parameters of the API as flags, and
+// filters such as command=ng* as arguments.
+type question struct {
+	whom
+	flags      *pflag.FlagSet
+	parameters map[string]*[]string
+	around     string // a time
+	window     string
+	output     string
+	utc        bool
+}
+
+// addFlags adds a flag for each parameter of the API, and for each field of the
+// types: those that say the same thing have the same name.
+func (q *question) addFlags(c *cobra.Command, parameters map[string]string) {
+	flags := c.Flags()
+	q.flags = flags
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
+	})
+	q.whom.addFlags(flags)
+	q.parameters = map[string]*[]string{}
+	for name, usage := range parameters {
+		q.parameters[name] = flags.StringArray(name, nil, usage)
+	}
+	for _, t := range daemon.Types() {
+		for _, f := range t.Shown() {
+			if f.Kind != event.KindTime && q.parameters[f.Name] == nil {
+				q.parameters[f.Name] = flags.StringArray(f.Name, nil, "filter: "+f.Description)
+			}
 		}
+	}
+	flags.StringVar(&q.around, "at", "", "`time` around which is asked, with --window: 2026-11-21 03:12 or 03:12 (local time), or as for --since")
+	flags.StringVar(&q.window, "window", "1m", "how `long` the window around --at is")
+	q.complete(c)
+}
+
+// addOutput adds the flags of those who show answers to people too.
+func (q *question) addOutput(c *cobra.Command, formats ...string) {
+	c.Flags().StringVarP(&q.output, "output", "o", "table", "`format`: "+strings.Join(formats, ", "))
+	c.Flags().BoolVar(&q.utc, "utc", false, "show times in UTC instead of local time")
+	completeFlag(c, "output", formats)
+}
+
+// complete tells shells which values there are.
+func (q *question) complete(c *cobra.Command) {
+	values := map[string][]string{"order": {"desc", "asc"}}
+	for _, t := range daemon.Types() {
+		values["type"] = append(values["type"], t.Name)
+		for _, column := range t.Shown() {
+			for _, of := range []string{"group_by", "distinct", "fields", "absent", "present", "stats", "first_seen"} {
+				if !slices.Contains(values[of], column.Name) {
+					values[of] = append(values[of], column.Name)
+				}
+			}
+			if column.Values != nil {
+				values[column.Name] = column.Values
+			}
+		}
+	}
+	for name, list := range values {
+		completeFlag(c, name, list)
+	}
+}
+
+func completeFlag(c *cobra.Command, name string, values []string) {
+	// It fails for a flag that this verb does not have.
+	_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// values are the parameters as the API takes them.
+func (q *question) values(args []string, now time.Time) (url.Values, error) {
+	values := url.Values{}
+	for name, given := range q.parameters {
+		for _, text := range *given {
+			values.Add(name, text)
+		}
+	}
+	for _, arg := range args {
 		key, value, err := query.SplitFilter(arg)
 		if err != nil {
 			return nil, usageError{err}
 		}
-		w.filters[key] = append(w.filters[key], value)
+		values.Add(key, value)
 	}
-	if len(rest) > 1 {
-		return nil, usageError{fmt.Errorf("%q is no filter, and one file is named already: %s", rest[1], rest[0])}
-	}
-	return rest, nil
-}
-
-func (w *which) addFlags(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&w.types, "type", nil, "`type` of events (may be repeated; default all)")
-	flags.StringVar(&w.since, "since", "", "beginning of the window: RFC 3339, Unix seconds, or relative such as -90m")
-	flags.StringVar(&w.until, "until", "", "end of the window, written in the same ways")
-	w.columns = map[string]*[]string{}
-	for _, t := range daemon.Types() {
-		for _, c := range t.Shown() {
-			if c.Kind != event.KindTime && w.columns[c.Name] == nil {
-				w.columns[c.Name] = flags.StringArray(c.Name, nil, c.Description)
-			}
+	for _, name := range []string{"since", "until", "time"} {
+		if text := values.Get(name); text != "" {
+			values.Set(name, localTime(text, now))
 		}
 	}
+	if q.around == "" {
+		if q.flags.Changed("window") {
+			return nil, usageError{fmt.Errorf("--window goes with --at")}
+		}
+		return values, nil
+	}
+	if values.Has("since") || values.Has("until") || values.Has("duration") {
+		return nil, usageError{fmt.Errorf("--at goes with --window, not with --since, --until and --duration")}
+	}
+	middle, err := query.ParseTime(localTime(q.around, now), now)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--at %w", err)}
+	}
+	length, err := query.ParseDuration(q.window)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--window %q is no time span such as 5m", q.window)}
+	}
+	values.Set("since", middle.Add(-length/2).Format(time.RFC3339Nano))
+	values.Set("until", middle.Add(length-length/2).Format(time.RFC3339Nano))
+	return values, nil
 }
 
-// named returns those of all types that are asked for.
-func (w *which) named(all []*event.Type) ([]*event.Type, error) {
-	if len(w.types) == 0 {
+// localTime turns what people write into what the API takes: a day and a time, or
+// only one of them, in the zone of the machine. The last 03:12 is meant, not one
+// that is still to come.
+func localTime(text string, now time.Time) string {
+	for _, form := range []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(form, text, time.Local); err == nil {
+			return t.Format(time.RFC3339)
+		}
+	}
+	for _, form := range []string{"15:04:05", "15:04"} {
+		clock, err := time.Parse(form, text)
+		if err != nil {
+			continue
+		}
+		t := time.Date(now.Year(), now.Month(), now.Day(), clock.Hour(), clock.Minute(), clock.Second(), 0, time.Local)
+		if t.After(now) {
+			t = t.AddDate(0, 0, -1)
+		}
+		return t.Format(time.RFC3339)
+	}
+	return text
+}
+
+// isFilter tells an argument that is a filter from a file or an id.
+func isFilter(arg string) bool { return strings.ContainsAny(arg, "=<>") }
+
+// typesNamed returns those of all types that have these names, or all of them if
+// there are no names.
+func typesNamed(names []string, all []*event.Type) ([]*event.Type, error) {
+	if len(names) == 0 {
 		return all, nil
 	}
 	var types []*event.Type
-	for _, name := range w.types {
+	for _, name := range names {
 		i := slices.IndexFunc(all, func(t *event.Type) bool { return t.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("--type: %q is not a type of events (there are %s)", name, nameList(all))
+			return nil, usageError{fmt.Errorf("--type: %q is not a type of events (there are %s)", name, nameList(all))}
 		}
 		types = append(types, all[i])
 	}
@@ -106,66 +211,4 @@ func nameList(types []*event.Type) string {
 		names = append(names, t.Name)
 	}
 	return strings.Join(names, ", ")
-}
-
-// parameters are the flags as the API takes them.
-func (w *which) parameters() url.Values {
-	p := url.Values{}
-	for _, name := range w.types {
-		p.Add("type", name)
-	}
-	if w.since != "" {
-		p.Set("since", w.since)
-	}
-	if w.until != "" {
-		p.Set("until", w.until)
-	}
-	for name, values := range w.wanted() {
-		p[name] = values
-	}
-	return p
-}
-
-// wanted are the filters, from flags and arguments.
-func (w *which) wanted() map[string][]string {
-	wanted := maps.Clone(w.filters)
-	for name, values := range w.columns {
-		if len(*values) > 0 {
-			wanted[name] = append(wanted[name], *values...)
-		}
-	}
-	return wanted
-}
-
-// query is the same for a file.
-func (w *which) query(types []*event.Type) (q query.Events, err error) {
-	q.Types = types
-	for _, end := range []struct {
-		flag, text string
-		to         *time.Time
-	}{{"--since", w.since, &q.Window.Since}, {"--until", w.until, &q.Window.Until}} {
-		if end.text == "" {
-			continue
-		}
-		if *end.to, err = query.ParseTime(end.text, time.Now()); err != nil {
-			return q, fmt.Errorf("%s: %w", end.flag, err)
-		}
-	}
-	q.Filters, err = query.ParseFilters(types, w.wanted())
-	return q, err
-}
-
-// command is a verb: cobra prints neither errors nor usage, main does.
-func command(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Args: usage(args), RunE: run, SilenceUsage: true, SilenceErrors: true}
-}
-
-// usage makes wrong arguments mistakes of the user.
-func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, given []string) error {
-		if err := args(cmd, given); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }

@@ -134,7 +134,7 @@ func TestTables(t *testing.T) {
 	if !strings.Contains(events, fmt.Sprintf("\n%d events\n", 4*a.n)) {
 		t.Errorf("it does not say that there are %d events:\n%s", 4*a.n, events)
 	}
-	if got := ask("events", "--limit", "3", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 || !strings.Contains(got, fmt.Sprintf("3 of %d events", a.n)) {
+	if got := ask("events", "--limit", "3", "--total", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 || !strings.Contains(got, fmt.Sprintf("3 of %d events", a.n)) {
 		t.Errorf("of the clients' connections, 3 of %d should be shown:\n%s", a.n, got)
 	}
 	summary := ask("summary", "--group-by", "command", "--type", "connection")
@@ -143,6 +143,10 @@ func TestTables(t *testing.T) {
 		if !row.MatchString(summary) {
 			t.Errorf("summary lacks %v:\n%s", row, summary)
 		}
+	}
+	// An operator without = is all key in a URL.
+	if got := ask("summary", "duration_ns>0", "duration_ns<10s"); !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d `, 2*a.n, 2*a.n)).MatchString(got) {
+		t.Errorf("%d connections ended within 10 s:\n%s", 2*a.n, got)
 	}
 	if !strings.Contains(summary, "complete: all of ") {
 		t.Errorf("summary does not say that all was recorded:\n%s", summary)
@@ -340,6 +344,11 @@ func TestExitStatus(t *testing.T) {
 		{2, []string{"events", "--server", a.url, "--output", "pdf"}},
 		{2, []string{"summary", "--server", a.url, "--output", "pdf"}},
 		{2, []string{"summary", "--server", a.url, "--group-by", "colour"}},
+		{2, []string{"summary", "--server", a.url, "--type", "connection", "--type", "colour"}},
+		{2, []string{"events", "--server", a.url, "--type", "colour"}},
+		{2, []string{"export", "--db", a.copied, "--since", "soon"}},
+		{0, []string{"connections", "--server", a.url, "command=kube-ad"}}, // looks like an id
+		{0, []string{"summary", "--server", a.url, "community_id=1:none"}},
 		{2, []string{"events", "--db", a.copied, "--watch"}},
 		{2, []string{"nothing"}},
 	} {

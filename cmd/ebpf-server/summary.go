@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/srodi/ebpf-server/internal/api/client"
+	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/terminal"
 )
@@ -58,7 +59,8 @@ most frequent values, or the groups that are asked for. Filters are as for event
 	c.Example = `  ebpf-server summary --since -1h --group-by command
   ebpf-server summary --type packet_drop --since -7d --group-by drop_reason --interval 1h
   ebpf-server summary state=failed --at 03:12 --window 5m --group-by command,destination_ip`
-	q.addFlags(c, summaryFlags, "table", "json")
+	q.addFlags(c, summaryFlags)
+	q.addOutput(c, "table", "json")
 	c.Flags().DurationVarP(&watch, "watch", "w", 0, "show it again and again, once in so `long` a time (2s without one)")
 	c.Flags().Lookup("watch").NoOptDefVal = "2s"
 	return c
@@ -72,7 +74,7 @@ func (q *question) summarize(cmd *cobra.Command, server *client.Client, args []s
 	if q.output != "table" && q.output != "json" {
 		return usageError{fmt.Errorf("--output: %q is not known (known are table, json)", q.output)}
 	}
-	types, err := q.types(columnsOf(values)...)
+	types, err := typesFor(values)
 	if err != nil {
 		return err
 	}
@@ -107,6 +109,25 @@ func showSummary(cmd *cobra.Command, server *client.Client, screen *terminal.Scr
 	return nil
 }
 
+// typesFor returns the types that are named, or else all that have every column
+// that the summary names.
+func typesFor(values url.Values) ([]*event.Type, error) {
+	if names := values["type"]; len(names) > 0 {
+		return typesNamed(names, daemon.Types())
+	}
+	var types []*event.Type
+	columns := columnsOf(values)
+	for _, t := range daemon.Types() {
+		if len(t.Fields(columns)) == len(columns) {
+			types = append(types, t)
+		}
+	}
+	if types == nil {
+		return nil, usageError{fmt.Errorf("no type of events has all of %s", strings.Join(columns, ", "))}
+	}
+	return types, nil
+}
+
 // columnsOf returns the columns that a summary names: types without them cannot
 // answer.
 func columnsOf(values url.Values) []string {
@@ -116,7 +137,10 @@ func columnsOf(values url.Values) []string {
 	}
 	for name := range values {
 		if _, isParameter := summaryFlags[name]; !isParameter {
-			columns = append(columns, strings.TrimRight(name, "!<>="))
+			if at := strings.IndexAny(name, "!<>="); at >= 0 { // an operator
+				name = name[:at]
+			}
+			columns = append(columns, name)
 		}
 	}
 	if figure := values.Get("order_by"); figure != "count" && figure != "" {

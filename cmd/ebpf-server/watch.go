@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/srodi/ebpf-server/internal/api/client"
-	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/terminal"
 )
 
 // watch shows events as they come, until it is interrupted or the server ends.
-func (q *question) watch(cmd *cobra.Command, server *client.Client, types []*event.Type, values url.Values) error {
+func (q *question) watch(cmd *cobra.Command, server *client.Client, values url.Values) error {
 	screen := q.screen(cmd)
-	live := screen.Live(types, listOf(values, "fields"))
+	live := screen.Live(daemon.Types(), listOf(values, "fields"))
 	values.Del("fields") // all of them come; what is shown is chosen here
 	err := server.Stream(cmd.Context(), "/api/events/stream", values, func(name, data string) error {
 		switch {

@@ -16,8 +16,7 @@ var (
 // no memory of its own, up to sharedRows.
 func Absent(kind Kind, rows int) (v Vector) {
 	if rows > sharedRows {
-		v.make(kind, rows, rows)
-		return v
+		return NewVector(kind, rows)
 	}
 	v.absent = true
 	if kind == KindInt || kind == KindTime || kind == KindID {
@@ -36,7 +35,14 @@ func Absent(kind Kind, rows int) (v Vector) {
 // nothing.
 func (v *Vector) Absent() bool { return v.absent }
 
-// Slice returns some rows, in the vector's memory; only for reading.
+// NewVector returns a column of so many rows, with memory of its own, in which no
+// event has a value yet.
+func NewVector(kind Kind, rows int) (v Vector) {
+	v.make(kind, rows, rows)
+	return v
+}
+
+// Slice returns some rows, in the vector's memory.
 func (v *Vector) Slice(from, until int) Vector {
 	part := Vector{Dict: v.Dict, absent: v.absent}
 	if v.Ints != nil {

@@ -51,5 +51,5 @@ func (l *Live) Event(e Object) error {
 
 // Missed says that events are not shown, with what the server knows of them.
 func (l *Live) Missed(known string) error {
-	return l.view.s.line(l.view.s.coloured(text.FgYellow, "! events are missing here: "+known))
+	return l.view.s.line(l.view.s.coloured(text.FgYellow, "! events are missing here: "+printable(known)))
 }

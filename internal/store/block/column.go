@@ -57,34 +57,6 @@ func fill[T any](s []T, value T) {
 	}
 }
 
-// vector returns an empty vector of so many rows.
-func (c *column) vector(rows int) (v event.Vector) {
-	if !c.isText() {
-		v.Ints = make([]int64, rows)
-	}
-	if c.kind == event.KindInt {
-		v.Valid = make([]bool, rows)
-	}
-	if c.isText() || c.kind == event.KindID {
-		v.Codes = make([]uint32, rows)
-	}
-	return v
-}
-
-// span returns some rows of a vector, for writing into it.
-func span(v *event.Vector, from, to int) (part event.Vector) {
-	if v.Ints != nil {
-		part.Ints = v.Ints[from:to]
-	}
-	if v.Valid != nil {
-		part.Valid = v.Valid[from:to]
-	}
-	if v.Codes != nil {
-		part.Codes = v.Codes[from:to]
-	}
-	return part
-}
-
 // readRange decodes the pages that rows from first on and before end are in.
 func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, error) {
 	before, behind := first, end // of these pages
@@ -102,18 +74,18 @@ func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, erro
 	if err == nil && present == 0 {
 		return event.Absent(c.kind, end-first), nil
 	}
-	v := c.vector(behind - before)
+	v := event.NewVector(c.kind, behind-before)
 	ids := idParser{}
 	if err == nil {
 		err = c.eachPage(rows, func(p *page, begin int) error {
 			if begin < before || begin >= behind {
 				return nil
 			}
-			part := span(&v, begin-before, begin-before+p.rows)
+			part := v.Slice(begin-before, begin-before+p.rows)
 			return c.decode(&part, p, &ids, s)
 		})
 	}
-	v = span(&v, first-before, end-before)
+	v = v.Slice(first-before, end-before)
 	v.Dict = ids.scopes
 	if err == nil && c.isText() {
 		v.Dict, err = c.dict.all(c.kind)

@@ -180,7 +180,7 @@ func (c *column) scanNamed(f Filter, all, first, end int, s *scratch) (rows []in
 				return err
 			}
 		case some:
-			v := c.vector(p.rows)
+			v := event.NewVector(c.kind, p.rows)
 			if err := c.decode(&v, p, &ids, s); err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 
 // readRows reads some rows, in ascending order.
 func (c *column) readRows(all int, rows []int32, s *scratch) (event.Vector, error) {
-	v := c.vector(len(rows))
+	v := event.NewVector(c.kind, len(rows))
 	ids := idParser{}
 	done := 0
 	err := c.eachPage(all, func(p *page, first int) error {
@@ -26,7 +26,7 @@ func (c *column) readRows(all int, rows []int32, s *scratch) (event.Vector, erro
 		for i, row := range rows[done : done+n] {
 			s.rows[i] = row - int32(first)
 		}
-		part := span(&v, done, done+n)
+		part := v.Slice(done, done+n)
 		done += n
 		return c.pick(&part, p, &ids, s)
 	})
