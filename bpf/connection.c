@@ -234,6 +234,8 @@ int io_uring_complete(u64 *ctx)
 		bpf_probe_read_kernel(&fd, sizeof(fd), &((struct io_uring_cqe *)args[2])->res);
 	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_ACCEPT))
 		fd = BPF_CORE_READ(req, cqe.res);
+	else if (is_listen_request(req))
+		on_listening(sock_of(BPF_CORE_READ(req, file, private_data)));
 	c = accepted(fd < 0 ? NULL : socket_of_fd(fd), &sk);
 	if (c)
 		on_accept(c);

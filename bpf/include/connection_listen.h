@@ -201,6 +201,16 @@ static __always_inline void on_listening(const struct sock *sk)
 	tell_listening(&c);
 }
 
+/* A listen() by io_uring (Linux 6.11) that has succeeded: it may have run in another
+ * thread, and is told when it completes.
+ */
+static __always_inline bool is_listen_request(struct io_kiocb *req)
+{
+	return bpf_core_enum_value_exists(enum io_uring_op, IORING_OP_LISTEN) &&
+	       BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_LISTEN) &&
+	       !BPF_CORE_READ(req, cqe.res);
+}
+
 /* The listen() of this thread has returned. */
 static __always_inline void on_listen_call(long ret)
 {
