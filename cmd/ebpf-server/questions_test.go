@@ -185,8 +185,8 @@ func TestConnectionsVerb(t *testing.T) {
 	}
 	eventually(t, func() error {
 		open := ask("destination_port=" + port)
-		if !regexp.MustCompile(`^open at .*: 2\n`).MatchString(open) || strings.Count(open, c.LocalAddr().String()) != 2 {
-			return fmt.Errorf("two ends are open:\n%s", open)
+		if !regexp.MustCompile(`^open at .*: 3\n`).MatchString(open) || strings.Count(open, c.LocalAddr().String()) != 2 || strings.Count(open, " listening ") != 1 {
+			return fmt.Errorf("two ends are open, and a socket listens:\n%s", open)
 		}
 		return nil
 	})
