@@ -47,7 +47,8 @@ type Figures struct {
 	// Counts are these by value of the type's Breakdown column: every
 	// value of a closed set, or those that occur. Events without one are left out.
 	Counts map[string]int64 `json:"counts"`
-	// Sums adds up the known values of the columns that ask for it.
+	// Sums adds up the known values of the columns that the parameter sums names, or
+	// else of all that declare it.
 	Sums map[string]int64 `json:"sums"`
 	// Stats tells how the numbers of the columns asked for are spread. Columns in
 	// which no event has a value are left out.
@@ -77,7 +78,7 @@ type Group struct {
 	TopCommand string    `json:"top_command,omitempty"`
 	Figures
 	// Change is "new" (there was none before), "gone", "changed" or "same" (count, counts and
-	// sums are), and Before the figures of the earlier window; with compare only.
+	// the sums that are told are), and Before the figures of the earlier window; with compare only.
 	Change string   `json:"change,omitempty"`
 	Before *Figures `json:"before,omitempty"`
 }

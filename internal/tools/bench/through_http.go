@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/api"
@@ -117,6 +118,9 @@ func (q question) path() string {
 	}
 	for _, column := range q.summary.GroupBy {
 		v.Add("group_by", column)
+	}
+	if q.summary.Sums != nil {
+		v.Set("sums", cmp.Or(strings.Join(q.summary.Sums, ","), "none"))
 	}
 	if q.summary.Top > 0 {
 		v.Set("top", strconv.Itoa(q.summary.Top))
