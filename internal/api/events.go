@@ -32,7 +32,7 @@ const (
 	mimeParquet = "application/vnd.apache.parquet"
 )
 
-// EventPage is the answer of GET /api/events.
+// EventPage is the answer of GET /api/events. Its events are written by eventList.
 type EventPage struct {
 	Events     json.RawMessage `json:"events" swaggertype:"array,object"`
 	Count      int             `json:"count"`                 // How many events are in this answer.
@@ -81,20 +81,15 @@ func (s *Server) events(c echo.Context) error {
 }
 
 func (s *Server) eventPage(c echo.Context, q query.Events) error {
-	answer := EventPage{Events: json.RawMessage{'['}}
-	appendEvent := format.JSON(q.Fields)
+	list, appendEvent := eventList{}, format.JSON(q.Fields)
 	page, err := s.Store.Events(c.Request().Context(), q, func(r event.Row) error {
-		if answer.Count++; answer.Count > 1 {
-			answer.Events = append(answer.Events, ',')
-		}
-		answer.Events = appendEvent(answer.Events, r)
+		list.text = appendEvent(list.next(), r)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	answer.Events = append(answer.Events, ']')
-	answer.Coverage = page.Coverage
+	answer := EventPage{Count: list.count, Coverage: page.Coverage}
 	if q.Total {
 		answer.Total = &page.Total
 	}
@@ -104,7 +99,7 @@ func (s *Server) eventPage(c echo.Context, q query.Events) error {
 	if page.Prev != nil {
 		answer.PrevCursor = page.Prev.String()
 	}
-	return c.JSON(http.StatusOK, answer)
+	return list.send(c, answer)
 }
 
 // streamEvents sends events as they are found. After the first bytes are out, an

@@ -78,5 +78,9 @@ func (s *Server) summary(c echo.Context, t *event.Type, p query.Params) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, result)
+	body, err := result.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return sendJSON(c, http.StatusOK, body)
 }

@@ -1,9 +1,6 @@
 package query
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // SummaryResult answers a Summary.
 type SummaryResult struct {
@@ -71,7 +68,7 @@ type Stats struct {
 
 // Group is the figures of the events that share a key.
 type Group struct {
-	Key []KeyValue `json:"-"` // written by MarshalJSON
+	Key []KeyValue `json:"-"` // written by SummaryResult.MarshalJSON
 	// FirstSeen is the time of the group's first event, and TopCommand the command
 	// that has most of its events; with first_seen only.
 	FirstSeen  time.Time `json:"first_seen,omitzero"`
@@ -95,29 +92,6 @@ const (
 type KeyValue struct {
 	Column string
 	Value  any // string or int64; nil: the events have no value there
-}
-
-// MarshalJSON writes one flat object: the columns of the key under their own
-// names, absent ones left out, then the rest.
-func (g Group) MarshalJSON() ([]byte, error) {
-	dst := []byte{'{'}
-	for _, k := range g.Key {
-		if k.Value == nil {
-			continue
-		}
-		value, err := json.Marshal(k.Value)
-		if err != nil {
-			return nil, err
-		}
-		dst = append(append(append(dst, '"'), k.Column...), `":`...)
-		dst = append(append(dst, value...), ',')
-	}
-	type plain Group // without this method
-	rest, err := json.Marshal(plain(g))
-	if err != nil {
-		return nil, err
-	}
-	return append(dst, rest[1:]...), nil
 }
 
 // Bucket is the figures of one interval of a series.
