@@ -159,11 +159,16 @@ func (a *Aggregator) groups(l *groupList, order []int) []Group {
 }
 
 func (a *Aggregator) figures(l *groupList, g int) Figures {
-	f := Figures{Count: l.cells.count[g], Counts: make(map[string]int64), Sums: make(map[string]int64)}
+	counts := l.cells.counts[g*l.cells.width : (g+1)*l.cells.width]
+	n := len(a.breakdown.Values) // room for all of them at once: series have many such maps
+	for _, count := range counts {
+		n += int(min(count, 1))
+	}
+	f := Figures{Count: l.cells.count[g], Counts: make(map[string]int64, n), Sums: make(map[string]int64, len(a.sums))}
 	for _, declared := range a.breakdown.Values {
 		f.Counts[declared] = 0
 	}
-	for code, n := range l.cells.counts[g*l.cells.width : (g+1)*l.cells.width] {
+	for code, n := range counts {
 		if n > 0 && code > 0 {
 			f.Counts[a.breakdown.values[code].text] = n
 		}
