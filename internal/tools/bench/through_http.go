@@ -36,6 +36,7 @@ type Through struct {
 // The client does not look at what it gets.
 type ThroughAnswer struct {
 	Warm time.Duration `json:"warm_ns"` // median; of an export, as NDJSON
+	Cold time.Duration `json:"cold_ns"` // median; 0: not asked
 }
 
 // overHTTP is the API over a store.
@@ -182,6 +183,18 @@ func (h *overHTTP) ask(q question, direct *Answer) (a ThroughAnswer, difference 
 	rows := Answer{Rows: got.text(), Events: direct.Events, Digest: direct.Digest, Values: direct.Values}
 	a.Warm, err = h.often(q.path())
 	return a, rows.differs(direct), err
+}
+
+// firstThrough asks a server that has just begun. Its client connects first, as a
+// client has to.
+func firstThrough(p peer, q question) (took time.Duration, err error) {
+	h, err := serveStore(p.(*storePeer))
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	err = h.get(q.path(), io.Discard)
+	return time.Since(begin), errors.Join(err, h.close())
 }
 
 func (h *overHTTP) often(path string) (time.Duration, error) {
