@@ -20,15 +20,33 @@ func Absent(kind Kind, rows int) (v Vector) {
 	}
 	v.absent = true
 	if kind == KindInt || kind == KindTime || kind == KindID {
-		v.Ints = noInts[:rows:rows]
+		v.Ints = noInts[:rows]
 	}
 	if kind == KindInt {
-		v.Valid = noValid[:rows:rows]
+		v.Valid = noValid[:rows]
 	}
 	if kind == KindString || kind == KindIP || kind == KindID {
-		v.Codes = noCodes[:rows:rows]
+		v.Codes = noCodes[:rows]
 	}
 	return v
+}
+
+// extend gives a column without any value so many rows. False: so many need memory
+// of their own. Only lengths are written, because it is done for each event.
+func (v *Vector) extend(rows int) bool {
+	if rows > sharedRows {
+		return false
+	}
+	if v.Ints != nil {
+		v.Ints = v.Ints[:rows]
+	}
+	if v.Valid != nil {
+		v.Valid = v.Valid[:rows]
+	}
+	if v.Codes != nil {
+		v.Codes = v.Codes[:rows]
+	}
+	return true
 }
 
 // Absent tells, without a look at the rows, that none has a value. False says
@@ -83,11 +101,10 @@ func (b *Batch) own(column int) {
 // addAbsent adds absent values to a column.
 func (b *Batch) addAbsent(column, rows int) {
 	v := &b.Columns[column]
-	if all := v.len() + rows; v.absent && all <= sharedRows {
-		*v = Absent(b.Type.Columns[column].Kind, all)
-		return
-	}
 	if v.absent {
+		if v.extend(v.len() + rows) {
+			return
+		}
 		b.own(column)
 	}
 	v.Ints, v.Valid, v.Codes = addZeros(v.Ints, rows), addZeros(v.Valid, rows), addZeros(v.Codes, rows)

@@ -88,21 +88,23 @@ func grow[T any](s []T, n int) []T {
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
 func (b *Batch) Append(unixNano int64) {
+	rows := b.Len() + 1
 	for i := range b.Columns {
 		v := &b.Columns[i]
+		if v.absent && !v.extend(rows) {
+			b.own(i)
+		}
 		if v.absent {
-			b.addAbsent(i, 1)
 			continue
 		}
-		switch b.Type.Columns[i].Kind { // a copy of the declaration would take longer than the rest
-		case KindTime:
+		if v.Ints != nil {
 			v.Ints = append(v.Ints, 0)
-		case KindInt:
-			v.Ints, v.Valid = append(v.Ints, 0), append(v.Valid, false)
-		case KindString, KindIP:
+		}
+		if v.Valid != nil {
+			v.Valid = append(v.Valid, false)
+		}
+		if v.Codes != nil {
 			v.Codes = append(v.Codes, 0)
-		case KindID:
-			v.Ints, v.Codes = append(v.Ints, 0), append(v.Codes, 0)
 		}
 	}
 	times := b.Columns[Time].Ints
