@@ -31,12 +31,9 @@ func Absent(kind Kind, rows int) (v Vector) {
 	return v
 }
 
-// extend gives a column without any value so many rows. False: so many need memory
-// of their own. Only lengths are written, because it is done for each event.
-func (v *Vector) extend(rows int) bool {
-	if rows > sharedRows {
-		return false
-	}
+// setLen changes how many rows there are, within the vector's memory. Only lengths
+// are written: a new slice would be more work for the garbage collector.
+func (v *Vector) setLen(rows int) {
 	if v.Ints != nil {
 		v.Ints = v.Ints[:rows]
 	}
@@ -46,7 +43,6 @@ func (v *Vector) extend(rows int) bool {
 	if v.Codes != nil {
 		v.Codes = v.Codes[:rows]
 	}
-	return true
 }
 
 // Absent tells, without a look at the rows, that none has a value. False says
@@ -101,10 +97,11 @@ func (b *Batch) own(column int) {
 // addAbsent adds absent values to a column.
 func (b *Batch) addAbsent(column, rows int) {
 	v := &b.Columns[column]
+	if all := v.len() + rows; v.absent && all <= sharedRows {
+		v.setLen(all)
+		return
+	}
 	if v.absent {
-		if v.extend(v.len() + rows) {
-			return
-		}
 		b.own(column)
 	}
 	v.Ints, v.Valid, v.Codes = addZeros(v.Ints, rows), addZeros(v.Valid, rows), addZeros(v.Codes, rows)

@@ -210,6 +210,7 @@ const (
 	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
+	packetDropVarWakeUpBytes           = "wake_up_bytes"
 )
 
 // loadPacketDrop returns the embedded CollectionSpec for packetDrop.
@@ -299,6 +300,7 @@ type packetDropVariableSpecs struct {
 	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
+	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
 
 // packetDropObjects contains all objects after they have been loaded into the kernel.
@@ -376,6 +378,7 @@ type packetDropVariables struct {
 	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
+	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
 
 // packetDropPrograms contains all programs after they have been loaded into the kernel.
