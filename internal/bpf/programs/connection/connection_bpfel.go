@@ -14,14 +14,14 @@ import (
 )
 
 type connectionConnectCall struct {
-	_           structs.HostLayout
-	Sk          uint64
-	Address     uint64
-	SocketState uint32
-	Active      uint8
-	Started     uint8
-	Failed      uint8
-	_           [1]byte
+	_       structs.HostLayout
+	Sk      uint64
+	Address uint64
+	Fd      int32
+	Active  uint8
+	Started uint8
+	Failed  uint8
+	_       [1]byte
 }
 
 type connectionConnection struct {
