@@ -210,6 +210,7 @@ const (
 	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
+	packetDropVarVsockReceivers        = "vsock_receivers"
 	packetDropVarWakeUpBytes           = "wake_up_bytes"
 )
 
@@ -300,6 +301,7 @@ type packetDropVariableSpecs struct {
 	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
+	VsockReceivers        *ebpf.VariableSpec `ebpf:"vsock_receivers"`
 	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
 
@@ -378,6 +380,7 @@ type packetDropVariables struct {
 	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
+	VsockReceivers        *ebpf.Variable `ebpf:"vsock_receivers"`
 	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
 
