@@ -299,7 +299,7 @@ func (p *Program) hand(batch *event.Batch) *event.Batch {
 	if n == 0 {
 		return batch
 	}
-	batch.Trim()
+	batch.Finish()
 	stand := batch.Weight()
 	p.mu.Lock()
 	p.totals.Add(batch)

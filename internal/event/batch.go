@@ -105,11 +105,19 @@ func (b *Batch) Append(unixNano int64) {
 }
 
 // PrepareAhead makes Append prepare so many rows at once, which is quicker for who
-// writes very many events. Nobody may read before Trim.
+// writes very many events. Nobody may read before Finish.
 func (b *Batch) PrepareAhead(rows int) { b.ahead = rows }
 
-// Trim removes what was prepared and is not in use.
-func (b *Batch) Trim() {
+// Finish gives up what only writing needs. One may still write, but it takes longer.
+func (b *Batch) Finish() {
+	b.trim()
+	for i := range b.Columns {
+		b.Columns[i].index = nil
+	}
+}
+
+// trim removes rows that were prepared and are not in use.
+func (b *Batch) trim() {
 	if b.spare == 0 {
 		return
 	}
@@ -219,7 +227,7 @@ func (v *Vector) add(s string) uint32 {
 // AppendRows adds copies of rows of another batch of the same type, nil for
 // all of them. It goes column by column and is the quick way to join batches.
 func (b *Batch) AppendRows(from *Batch, rows []int32) {
-	b.Trim()
+	b.trim()
 	for i := range b.Columns {
 		v, src := &b.Columns[i], &from.Columns[i]
 		switch {
