@@ -43,10 +43,10 @@ type Figures struct {
 	Count int64 `json:"count"`
 	// Counts are these by value of the type's Breakdown column: every
 	// value of a closed set, or those that occur. Events without one are left out.
-	Counts map[string]int64 `json:"counts"`
+	Counts Numbers `json:"counts" swaggertype:"object,integer"`
 	// Sums adds up the known values of the columns that the parameter sums names, or
 	// else of all that declare it.
-	Sums map[string]int64 `json:"sums"`
+	Sums Numbers `json:"sums" swaggertype:"object,integer"`
 	// Stats tells how the numbers of the columns asked for are spread. Columns in
 	// which no event has a value are left out.
 	Stats map[string]Stats `json:"stats,omitempty"`
