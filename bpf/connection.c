@@ -86,15 +86,9 @@ SEC("tracepoint/syscalls/sys_enter_connect")
 int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread), new = {};
-	struct file *file = file_of_fd(ctx->args[0]);
-	struct socket *socket = file ? BPF_CORE_READ(file, private_data) : NULL;
+	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
+	struct connect_call new = {.fd = ctx->args[0], .address = ctx->args[1], .active = 1};
 
-	/* If it is no socket, what is read is not used. */
-	new.sk = socket ? (u64)BPF_CORE_READ(socket, sk) : 0;
-	new.socket_state = socket ? BPF_CORE_READ(socket, state) : 0;
-	new.address = ctx->args[1];
-	new.active = 1;
 	if (call)
 		*call = new;
 	else if (bpf_map_update_elem(&connect_calls, &thread, &new, BPF_ANY))
@@ -110,25 +104,25 @@ static __noinline int failed_later(u64 sk, int ret)
 	if (!c)
 		return 0;
 	tcp_failed(c, -ret);
-	next_attempt(c->facts.cookie);
+	next_attempt(c->facts.cookie, 0);
 	forget(sk);
 	return 0;
 }
 
-/* No socket changed its state: a UDP socket, or one that failed at once. */
+/* No socket changed its state: a UDP socket, or one that failed at once, or it was
+ * told how an earlier call went.
+ */
 static __always_inline void connect_returned(const struct connect_call *call, int ret)
 {
-	const struct sock *sk = (const struct sock *)call->sk;
+	struct socket *socket = ret == -ENOTSOCK ? NULL : socket_of_fd(call->fd);
+	const struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
 	u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
 
-	if (ret == -ENOTSOCK || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_MPTCP) || !is_ip(sk))
+	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_MPTCP) || !is_ip(sk))
 		return;
 	if (protocol == IPPROTO_UDP && !ret)
 		udp_connected(sk, call->address);
-	/* A socket that was connecting reports how that went, which
-	 * inet_sock_set_state has told already.
-	 */
-	else if (ret && (protocol == IPPROTO_UDP || call->socket_state == SS_UNCONNECTED))
+	else if (ret && (protocol == IPPROTO_UDP || !was_told(sock_of(socket))))
 		failed_at_once(sk, call->address, protocol == IPPROTO_UDP ? IPPROTO_UDP : IPPROTO_TCP, ret);
 }
 
@@ -143,8 +137,12 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 	call->active = 0;
 	if (call->failed)
 		failed_later(call->sk, ctx->ret);
-	else if (!call->started && !is_undecided(ctx->ret))
+	else if (is_undecided(ctx->ret))
+		return 0;
+	else if (!call->started)
 		connect_returned(call, ctx->ret);
+	else if (ctx->ret)
+		was_told((const struct sock *)call->sk);
 	return 0;
 }
 

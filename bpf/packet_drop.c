@@ -28,6 +28,11 @@
  *   ACK             or, where there is no such reason, TCP_RFC7323_PAWS: data that
  *                   was sent after it, by another CPU, has arrived before it and
  *                   told all that it tells. The latter takes the receiving socket
+ *   no packet       what a Unix-domain socket sent, freed with the socket that has
+ *                   not read it: it was never on a network
+ *   vsock control   a packet of a vsock without data that was acted upon, as credit
+ *                   for the sender, freed by virtio_transport_recv_pkt with reason
+ *                   NOT_SPECIFIED
  */
 #include "filter.h"
 #include "packet_drop_flood.h"
@@ -57,6 +62,7 @@ struct place {
 #define PLACES 6
 
 const volatile struct place receivers[PLACES] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
+const volatile struct place vsock_receivers[PLACES] = {}; /* virtio_transport_recv_pkt */
 const volatile struct place purgers[PLACES] = {}; /* sk_stream_kill_queues, without queue_purge */
 
 static __always_inline bool is_in(u64 location, const volatile struct place *places)
@@ -79,6 +85,29 @@ static __always_inline bool is_spent_fin(const struct sk_buff *skb, u64 location
 		return false;
 	sk = skb->sk;
 	return sk && is_of_full_socket(sk->__sk_common.skc_state) && sk->sk_protocol == IPPROTO_TCP;
+}
+
+static __always_inline bool is_no_packet(const struct sk_buff *skb)
+{
+	const struct sock *sk = skb->sk;
+
+	return sk && sk->__sk_common.skc_family == AF_UNIX;
+}
+
+/* Only what asks for a connection, or has data, is missed by somebody. The header is
+ * that of the standard (virtio 1.2, section 5.10.6), little endian; the kernel's own
+ * type is in a module.
+ */
+#define VSOCK_OPERATION_OFFSET 30
+
+static __always_inline bool is_vsock_control(const struct sk_buff *skb, u64 location, u32 reason)
+{
+	u8 operation[2] = {};
+
+	if (reason != not_specified || !is_in(location, vsock_receivers))
+		return false;
+	bpf_probe_read_kernel(operation, sizeof(operation), skb->head + VSOCK_OPERATION_OFFSET);
+	return operation[0] != VIRTIO_VSOCK_OP_REQUEST && operation[0] != VIRTIO_VSOCK_OP_RW;
 }
 
 static __always_inline bool is_duplicate(const struct sk_buff *skb, u32 reason)
@@ -164,7 +193,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 	}
 	receiver = receiver_of(ctx);
 	if (is_spent_ack(skb, (u64)location, reason, receiver) || is_duplicate(skb, reason) ||
-	    is_overtaken_ack(skb, reason, receiver)) {
+	    is_overtaken_ack(skb, reason, receiver) || is_no_packet(skb) || is_vsock_control(skb, (u64)location, reason)) {
 		count(COUNTER_FILTERED);
 		return 0;
 	}

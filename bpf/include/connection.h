@@ -15,8 +15,6 @@
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
-#define SS_UNCONNECTED 1 /* enum socket_state is not unique in the kernel's BTF */
-
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
@@ -120,9 +118,11 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 	return !error;
 }
 
-/* How often a socket was connected before, by cookie. Only sockets that failed
- * or were disconnected are here, so old entries may go.
+/* How often a socket was connected before, by cookie, and FAILURE_TOLD. Only sockets
+ * that failed or were disconnected are here, so old entries may go.
  */
+#define FAILURE_TOLD (1U << 31) /* a failure was told of, and no connect() has returned it yet */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -134,9 +134,9 @@ struct {
 struct connect_call {
 	u64 sk;
 	u64 address; /* the caller's struct sockaddr */
-	u32 socket_state;
+	int fd;
 	u8 active;  /* it has not returned yet */
-	u8 started; /* a socket went to SYN_SENT, now sk: inet_sock_set_state tells the rest */
+	u8 started; /* sk went to SYN_SENT: inet_sock_set_state tells the rest */
 	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
 };
 
@@ -245,14 +245,29 @@ static __always_inline u32 attempt_of(u64 cookie)
 {
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
 
-	return n ? *n : 0;
+	return n ? *n & ~FAILURE_TOLD : 0;
 }
 
-static __always_inline void next_attempt(u64 cookie)
+/* told is FAILURE_TOLD or 0. */
+static __always_inline void next_attempt(u64 cookie, u32 told)
 {
-	u32 n = attempt_of(cookie) + 1;
+	u32 n = (attempt_of(cookie) + 1) | told;
 
 	bpf_map_update_elem(&attempts, &cookie, &n, BPF_ANY);
+}
+
+/* True if connect() returns a failure that was told of, and only for the first that
+ * does so.
+ */
+static __always_inline bool was_told(const struct sock *sk)
+{
+	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
+
+	if (!n || !(*n & FAILURE_TOLD))
+		return false;
+	*n &= ~FAILURE_TOLD;
+	return true;
 }
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)

@@ -106,9 +106,9 @@ static __noinline int failed_at_once(const struct sock *sk, u64 address, u16 pro
 	if (f.cookie) {
 		/* A UDP socket that is connected keeps that number for itself. */
 		if (protocol == IPPROTO_UDP && bpf_map_lookup_elem(&udp_connections, &f.cookie))
-			next_attempt(f.cookie);
+			next_attempt(f.cookie, 0);
 		f.attempt = attempt_of(f.cookie);
-		next_attempt(f.cookie);
+		next_attempt(f.cookie, 0);
 	}
 	e = new_event(STATE_FAILED, &f, bpf_ktime_get_boot_ns());
 	if (!e)

@@ -169,7 +169,7 @@ static __always_inline void on_listen_end(const struct sock *sk)
 	if (l && l->sockets)
 		__sync_fetch_and_add(&l->sockets, -1);
 	if (!sk->sk_shutdown) /* the process still has it, and may let it listen again */
-		next_attempt(c->facts.cookie);
+		next_attempt(c->facts.cookie, 0);
 	forget(key);
 }
 

@@ -260,12 +260,14 @@ static __always_inline void on_close(const struct tcp_sock *tp, int oldstate)
 {
 	u64 key = (u64)tp;
 	struct connection *c = connection_of(key);
+	u32 told = 0;
 
 	if (!c)
 		return;
 	if (oldstate == TCP_SYN_SENT || !c->established_ns) {
 		if (on_failure(tp, c, oldstate))
 			return;
+		told = FAILURE_TOLD;
 	} else {
 		if (may_announce(c)) {
 			if (c->facts.attribution == ATTRIBUTION_NONE)
@@ -278,6 +280,6 @@ static __always_inline void on_close(const struct tcp_sock *tp, int oldstate)
 	}
 	/* The process still has the socket and may connect it again. */
 	if (c->facts.direction == DIRECTION_OUTBOUND && tp->inet_conn.icsk_inet.sk.sk_socket)
-		next_attempt(c->facts.cookie);
+		next_attempt(c->facts.cookie, told);
 	forget(key);
 }

@@ -52,7 +52,7 @@ static __noinline int udp_connected(const struct sock *sk, u64 address)
 
 	if (cookie && bpf_map_lookup_elem(&udp_connections, &cookie)) {
 		udp_end(cookie);
-		next_attempt(cookie);
+		next_attempt(cookie, 0);
 	}
 	if (wanted_remote(address, &wanted) == AF_UNSPEC)
 		return 0; /* connect() to AF_UNSPEC disconnects */

@@ -60,12 +60,13 @@ static __always_inline void *reserve(u64 size)
 	return room;
 }
 
-/* Waking the reader costs more than an event, so it is woken only when there
- * is much to read; it looks by itself several times a second. To look how much
- * costs too, so each CPU does it once in so many events.
+/* Waking the reader costs more than an event, so it is woken only when the ring
+ * buffer begins to fill; it looks by itself several times a second. To look how
+ * much there is costs too, so each CPU does it once in so many events.
  */
-#define WAKE_UP_BYTES (256 * 1024)
 #define LOOK_EVERY 32
+
+const volatile u64 wake_up_bytes = 0; /* a part of the ring buffer, set by the runtime */
 
 static __always_inline void submit(void *room)
 {
@@ -75,7 +76,7 @@ static __always_inline void submit(void *room)
 
 	if (n) {
 		__sync_fetch_and_add(n, 1);
-		if (*n % LOOK_EVERY == 0 && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKE_UP_BYTES)
+		if (*n % LOOK_EVERY == 0 && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_up_bytes)
 			flags = BPF_RB_FORCE_WAKEUP;
 	}
 	bpf_ringbuf_submit(room, flags);

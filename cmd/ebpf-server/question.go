@@ -96,7 +96,7 @@ func (q *question) addOutput(c *cobra.Command, formats ...string) {
 
 // complete tells shells which values there are.
 func (q *question) complete(c *cobra.Command) {
-	values := map[string][]string{"order": {"desc", "asc"}}
+	values := map[string][]string{"order": {"desc", "asc"}, "sums": {"none"}}
 	for _, t := range daemon.Types() {
 		values["type"] = append(values["type"], t.Name)
 		for _, column := range t.Shown() {
@@ -104,6 +104,9 @@ func (q *question) complete(c *cobra.Command) {
 				if !slices.Contains(values[of], column.Name) {
 					values[of] = append(values[of], column.Name)
 				}
+			}
+			if column.Sum {
+				values["sums"] = append(values["sums"], column.Name)
 			}
 			if column.Values != nil {
 				values[column.Name] = column.Values

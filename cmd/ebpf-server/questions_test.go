@@ -70,6 +70,8 @@ func TestSameAnswerEverywhere(t *testing.T) {
 		{"/api/connections/summary", []string{"summary", "--type", "connection", "--group-by", "destination_ip/24", "--stats", "duration_ns"}},
 		{"/api/connections/summary", []string{"summary", "--type", "connection", "--group-by", "command", "--compare", "-1h"}},
 		{"/api/connections/summary", []string{"summary", "--type", "connection", "--first-seen", "source_port"}},
+		{"/api/connections/summary", []string{"summary", "--type", "connection", "--group-by", "command", "--sums", "bytes_sent,retransmits"}},
+		{"/api/connections/summary", []string{"summary", "--type", "connection", "--sums", "none"}},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			values := url.Values{"netns": {a.ns.Inode}, "since": {a.since}, "until": {a.until}}
@@ -374,6 +376,8 @@ func TestCompletionAndManual(t *testing.T) {
 		{"__complete events --ty", "--type"},
 		{"__complete events --type pa", "packet_drop"},
 		{"__complete summary --group-by dest", "destination_ip"},
+		{"__complete summary --sums bytes_r", "bytes_received"},
+		{"__complete summary --sums n", "none"},
 		{"__complete events --state f", "failed"},
 		{"__complete events --output n", "ndjson"},
 		{"completion bash", "complete -o default"},

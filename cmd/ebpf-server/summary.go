@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ var summaryFlags = map[string]string{
 	"present":    "only events that have a value in these `columns`",
 	"order_by":   "`figure` that groups are ordered by, such as bytes_sent or p95(duration_ns) (default count)",
 	"order":      "desc: greatest first (default), or asc",
+	"sums":       "`columns` that are added up, or none (default all that can be)",
 	"stats":      "numeric `columns` of which to tell least, greatest, average and percentiles",
 	"compare":    "compare with a window that was so long before, such as -1d",
 	"first_seen": "`columns` whose values are shown that were never seen before the window",
@@ -132,8 +134,11 @@ func typesFor(values url.Values) ([]*event.Type, error) {
 // answer.
 func columnsOf(values url.Values) []string {
 	var columns []string
-	for _, name := range []string{"group_by", "distinct", "stats", "first_seen", "absent", "present"} {
+	for _, name := range []string{"group_by", "distinct", "sums", "stats", "first_seen", "absent", "present"} {
 		columns = append(columns, listOf(values, name)...)
+	}
+	if values.Get("sums") == "none" {
+		columns = slices.DeleteFunc(columns, func(name string) bool { return name == "none" })
 	}
 	for name := range values {
 		if _, isParameter := summaryFlags[name]; !isParameter {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"mime"
@@ -32,7 +33,7 @@ const (
 	mimeParquet = "application/vnd.apache.parquet"
 )
 
-// EventPage is the answer of GET /api/events.
+// EventPage is the answer of GET /api/events. Its events are written by eventList.
 type EventPage struct {
 	Events     json.RawMessage `json:"events" swaggertype:"array,object"`
 	Count      int             `json:"count"`                 // How many events are in this answer.
@@ -58,7 +59,7 @@ type EventPage struct {
 //	@Param			since	query		string		false	"Beginning of the window, which includes it: RFC 3339, Unix seconds, or relative such as -90m or now-7d. Default: the oldest event."
 //	@Param			until	query		string		false	"End of the window, which excludes it, written in the same ways. Default: none."
 //	@Param			limit	query		integer		false	"At most so many events. In other formats than json any number, and 0 is all."	minimum(0)	default(100)
-//	@Param			order	query		string		false	"desc: newest first."	Enums(desc, asc)	default(desc)
+//	@Param			order	query		string		false	"desc: newest first. In Parquet it decides which events a limit leaves."	Enums(desc, asc)	default(desc)
 //	@Param			cursor	query		string		false	"next_cursor or prev_cursor of another page."
 //	@Param			fields	query		[]string	false	"Columns that are sent, also with commas between them; type is one. The others are left out, time and type too, which only Parquet always has. Default: all."	collectionFormat(multi)
 //	@Param			total	query		boolean		false	"Also count the events on all pages. Only with format=json."
@@ -81,20 +82,15 @@ func (s *Server) events(c echo.Context) error {
 }
 
 func (s *Server) eventPage(c echo.Context, q query.Events) error {
-	answer := EventPage{Events: json.RawMessage{'['}}
-	appendEvent := format.JSON(q.Fields)
+	list, appendEvent := eventList{}, format.JSON(q.Fields)
 	page, err := s.Store.Events(c.Request().Context(), q, func(r event.Row) error {
-		if answer.Count++; answer.Count > 1 {
-			answer.Events = append(answer.Events, ',')
-		}
-		answer.Events = appendEvent(answer.Events, r)
+		list.text = appendEvent(list.next(), r)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	answer.Events = append(answer.Events, ']')
-	answer.Coverage = page.Coverage
+	answer := EventPage{Count: list.count, Coverage: page.Coverage}
 	if q.Total {
 		answer.Total = &page.Total
 	}
@@ -104,7 +100,7 @@ func (s *Server) eventPage(c echo.Context, q query.Events) error {
 	if page.Prev != nil {
 		answer.PrevCursor = page.Prev.String()
 	}
-	return c.JSON(http.StatusOK, answer)
+	return list.send(c, answer)
 }
 
 // streamEvents sends events as they are found. After the first bytes are out, an
@@ -115,6 +111,9 @@ func (s *Server) streamEvents(c echo.Context, q query.Events, name string) error
 	if name != format.NDJSON { // a browser is to save it
 		header.Set(echo.HeaderContentDisposition, `attachment; filename="events.`+name+`"`)
 	}
+	if name == format.Parquet && q.Limit == 0 && q.Cursor == nil {
+		return s.streamBlocks(c, q)
+	}
 	w, err := format.NewWriter(c.Response(), name, q.Types, q.Fields...)
 	if err != nil {
 		return err
@@ -123,6 +122,30 @@ func (s *Server) streamEvents(c echo.Context, q query.Events, name string) error
 		return err
 	}
 	return w.Close()
+}
+
+// streamBlocks sends all events as Parquet. What is a block in the file goes out as it
+// is: to take its events out and to encode them again takes three times as long,
+// and a hundred MB more.
+func (s *Server) streamBlocks(c echo.Context, q query.Events) error {
+	out := bufio.NewWriterSize(c.Response(), 1<<16) // an error before the first block is still answered as one
+	w, err := format.NewParquetWriter(out, q.Types, q.Fields...)
+	if err != nil {
+		return err
+	}
+	err = s.Store.Pieces(c.Request().Context(), q, func(p query.Piece) error {
+		if p.Block != nil {
+			return w.Block(p.Type, p.Block)
+		}
+		return w.Batch(p.Batch)
+	})
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 func mimeOf(name string) string {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -62,6 +63,8 @@ func takesAny(name string) bool {
 	}
 	return false
 }
+
+func isText(value string) bool { return utf8.ValidString(value) && !strings.Contains(value, "\x00") }
 
 // isGood tells the few values that some parameter takes.
 func isGood(name, value string) bool {
@@ -132,7 +135,7 @@ func hostileValues(t *testing.T, base string, p *openapi3.Parameter) {
 			case status != http.StatusOK:
 				t.Errorf("%s: %.20q gets %d: %s", name, value, status, problem.Detail)
 			case isGood(p.Name, value):
-			case value != "" && takesAny(p.Name) && !strings.ContainsAny(name, "<>"):
+			case value != "" && isText(value) && takesAny(p.Name) && !strings.ContainsAny(name, "<>"):
 			default:
 				t.Errorf("%s: %.20q is taken", name, value)
 			}
@@ -179,7 +182,7 @@ func TestHostileBodies(t *testing.T) {
 				column := strings.TrimRight(name, "!<>=")
 				switch {
 				case status == http.StatusBadRequest && (problem.Field == name || problem.Field == column):
-				case status == http.StatusOK && slices.Contains(texts, value) && takesAny(column) && !strings.ContainsAny(name, "<>"):
+				case status == http.StatusOK && slices.Contains(texts, value) && value != `["\u0000"]` && takesAny(column) && !strings.ContainsAny(name, "<>"):
 				case status == http.StatusOK && value == "1.5" && slices.Contains([]string{"since", "until", "duration", "interval"}, name):
 				case status == http.StatusOK && value == "{}" && name == filtersField:
 				default:

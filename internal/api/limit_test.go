@@ -74,6 +74,12 @@ func (h halting) Events(ctx context.Context, q query.Events, yield func(event.Ro
 	})
 }
 
+func (h halting) Pieces(ctx context.Context, q query.Events, yield func(query.Piece) error) error {
+	h.running.Add(1)
+	defer h.running.Add(-1)
+	return h.Store.Pieces(ctx, q, yield)
+}
+
 // fillMany appends connections a millisecond apart, some 150 bytes each as NDJSON.
 func fillMany(st *store.Store, n int) {
 	for done := 0; done < n; {

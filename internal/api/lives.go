@@ -71,7 +71,7 @@ func (s *Server) story(t *event.Type) echo.HandlerFunc {
 		}
 		list := eventList{}
 		told, err := s.Store.Story(c.Request().Context(), q, func(r event.Row) error {
-			list.add(r.AppendJSON(nil))
+			list.text = r.AppendJSON(list.next())
 			return nil
 		})
 		if errors.Is(err, query.ErrNoStory) {
@@ -80,7 +80,7 @@ func (s *Server) story(t *event.Type) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, StoryPage{Events: list.json(), Count: list.count, More: told.More, Coverage: told.Coverage})
+		return list.send(c, StoryPage{Count: list.count, More: told.More, Coverage: told.Coverage})
 	}
 }
 
@@ -118,20 +118,17 @@ func (s *Server) openAt(t *event.Type) echo.HandlerFunc {
 		}
 		list := eventList{}
 		answer, err := s.Store.At(c.Request().Context(), q, func(o query.Open) error {
-			text := o.AppendJSON(nil)
+			list.text = o.AppendJSON(list.next())
 			if o.AgeKnown {
-				text = append(text[:len(text)-1], `,"age_ns":`...)
-				text = append(strconv.AppendInt(text, int64(o.Age), 10), '}')
+				list.text = append(list.text[:len(list.text)-1], `,"age_ns":`...)
+				list.text = append(strconv.AppendInt(list.text, int64(o.Age), 10), '}')
 			}
-			list.add(text)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, OpenPage{
-			Time: answer.Time, AsOf: answer.AsOf, Events: list.json(), Count: list.count, Total: answer.Total, Coverage: answer.Coverage,
-		})
+		return list.send(c, OpenPage{Time: answer.Time, AsOf: answer.AsOf, Count: list.count, Total: answer.Total, Coverage: answer.Coverage})
 	}
 }
 
@@ -156,25 +153,4 @@ func readAt(t *event.Type, r *http.Request) (q query.At, err error) {
 	}
 	q.Ascending = order == "asc"
 	return q, nil
-}
-
-// eventList is a JSON array of events.
-type eventList struct {
-	text  []byte
-	count int
-}
-
-func (l *eventList) add(event []byte) {
-	separator := byte(',')
-	if l.count++; l.count == 1 {
-		separator = '['
-	}
-	l.text = append(append(l.text, separator), event...)
-}
-
-func (l *eventList) json() json.RawMessage {
-	if l.count == 0 {
-		return json.RawMessage("[]")
-	}
-	return append(l.text, ']')
 }

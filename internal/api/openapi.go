@@ -3,7 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
+
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +14,6 @@ import (
 
 	apidocs "github.com/srodi/ebpf-server/docs/api"
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/query"
 )
 
 //go:generate go run github.com/swaggo/swag/cmd/swag init --quiet --dir .,../query --generalInfo openapi.go --useStructName --outputTypes json --output ../../docs/api
@@ -38,6 +37,17 @@ const (
 //	@version		0
 //	@description	What talked to what, what failed and what was dropped on this host, and how far the answer can be trusted.
 //	@description	Times in answers are RFC 3339 in UTC. A value that is not known is left out. Unknown parameters are an error.
+//	@description
+//	@description	**Filters.** Every column is a parameter, and its operator stands between the name and the value: `state=failed&duration_ns>=1s&command!=sshd`. The first `=` of an operator is that of the query string, so a client that takes names and values apart sends `command!` with the value `sshd`, or `duration_ns>` with `1s`; escaped or not is the same. Each parameter has its operators in `x-operators`; in the JSON of a body, they end the name of the member (`"command!=": "sshd"`), and all such names are listed.
+//	@description
+//	@description	| operator | lets through |
+//	@description	|---|---|
+//	@description	| `=` | events with the value; repeated, with one of the values. Of an address also a network (`10.0.0.0/8`), of a text also its beginning (`ng*`; a star that is meant is `\*`) |
+//	@description	| `!=` | all others, also those without a value; repeated, events that have none of the values |
+//	@description	| `<` `<=` `>` `>=` | numbers alone, with units where the column has one (`1s`, `250ms`, `64kB`, `1MiB`); events without a value never match |
+//	@description	| `absent=column`, `present=column` | events without a value in the column, or with one |
+//	@description
+//	@description	All filters must let an event through.
 //	@license.name	MIT
 //	@tag.name			events
 //	@tag.name			summaries
@@ -53,6 +63,7 @@ func OpenAPI(version string, types []*event.Type) ([]byte, error) {
 	}
 	doc.Info.Version = version
 	describeToken(doc)
+	describeFilters(doc)
 	describeEvents(doc, types)
 	describeSummaries(doc, types)
 	describeLives(doc, types)
@@ -99,11 +110,14 @@ func describeEvents(doc *openapi3.T, types []*event.Type) {
 		anyEvent.Discriminator.Mapping[t.Name] = openapi3.MappingRef{Ref: schemas + t.Name}
 	}
 	doc.Components.Schemas["Event"] = openapi3.NewSchemaRef("", anyEvent)
-	doc.Components.Schemas["EventPage"].Value.Properties["events"].Value.Items = openapi3.NewSchemaRef(schemas+"Event", nil)
+	doc.Components.Schemas["EventOfFields"] = openapi3.NewSchemaRef("", eventOfFields(types))
+	some := openapi3.NewSchema()
+	some.AnyOf = openapi3.SchemaRefs{openapi3.NewSchemaRef(schemas+"Event", nil), openapi3.NewSchemaRef(schemas+"EventOfFields", nil)}
+	doc.Components.Schemas["EventPage"].Value.Properties["events"].Value.Items = openapi3.NewSchemaRef("", some)
 
 	op := doc.Paths.Value("/api/events").Get
 	content := op.Responses.Value("200").Value.Content
-	content[mimeNDJSON] = openapi3.NewMediaType().WithSchemaRef(openapi3.NewSchemaRef(schemas+"Event", nil))
+	content[mimeNDJSON] = openapi3.NewMediaType().WithSchema(some)
 	content[mimeCSV] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema())
 	content[mimeParquet] = openapi3.NewMediaType().WithSchema(openapi3.NewStringSchema().WithFormat("binary"))
 	for _, op := range []*openapi3.Operation{op, doc.Paths.Value("/api/events/stream").Get} {
@@ -133,6 +147,21 @@ func eventSchema(t *event.Type) *openapi3.Schema {
 	return schema
 }
 
+// eventOfFields is an event of which the parameter fields names what is told.
+func eventOfFields(types []*event.Type) *openapi3.Schema {
+	schema := openapi3.NewObjectSchema().WithoutAdditionalProperties()
+	schema.Description = "What is left of an event with the parameter fields: of any type, and perhaps without time and type."
+	for _, t := range types {
+		for name, of := range eventSchema(t).Properties {
+			if schema.Properties[name] != nil { // of several types, which agree on its kind
+				of = openapi3.NewSchemaRef("", &openapi3.Schema{Type: of.Value.Type, Format: of.Value.Format, Description: of.Value.Description})
+			}
+			schema.WithPropertyRef(name, of)
+		}
+	}
+	return schema
+}
+
 func columnSchema(c event.Column) *openapi3.Schema {
 	schema := openapi3.NewStringSchema()
 	switch c.Kind {
@@ -158,71 +187,6 @@ func columnSchema(c event.Column) *openapi3.Schema {
 	return schema
 }
 
-// filterSchema is one wanted value of a column.
-func filterSchema(c event.Column) *openapi3.Schema {
-	schema := columnSchema(c)
-	switch {
-	case c.Kind == event.KindIP:
-		schema.Description += " An address, or a network such as 10.0.0.0/8."
-	case c.Unit == "bytes":
-		return orText(schema, " A number, or a size such as 64kB or 1MiB.")
-	case c.Unit == "ns" || c.Unit == "us":
-		return orText(schema, " A number, or a time span such as 250ms.")
-	}
-	return schema
-}
-
-func orText(number *openapi3.Schema, description string) *openapi3.Schema {
-	either := openapi3.NewOneOfSchema(openapi3.NewInt64Schema(), openapi3.NewStringSchema())
-	either.Description, either.Example, either.Extensions = number.Description+description, number.Example, number.Extensions
-	return either
-}
-
-// addFilters adds a query parameter for every column of the types, and those that
-// ask whether there is a value. OpenAPI has no way to describe the operators, which
-// are in the names of parameters; the text of the operations does.
-func addFilters(op *openapi3.Operation, types []*event.Type) {
-	for _, name := range query.FilterNames(types) {
-		if slices.Contains(query.Presence, name) {
-			op.AddParameter(filterParameter(name, "Columns, also with commas between them: events in which each is "+name+".", openapi3.NewStringSchema()))
-			continue
-		}
-		var schema *openapi3.Schema
-		var owners []string
-		for _, t := range types {
-			i, ok := t.Field(name)
-			if !ok {
-				continue
-			}
-			owners = append(owners, t.Name)
-			mine := filterSchema(t.Shown()[i])
-			if schema == nil {
-				schema = mine
-			}
-			if len(mine.Enum) == 0 || len(schema.Enum) == 0 {
-				schema.Enum = nil // a type that takes any value
-			}
-			for _, value := range mine.Enum {
-				if len(schema.Enum) > 0 && !slices.Contains(schema.Enum, value) {
-					schema.Enum = append(schema.Enum, value)
-				}
-			}
-		}
-		description := "Filter. " + schema.Description
-		if len(owners) < len(types) {
-			description += " Only " + strings.Join(owners, ", ") + "."
-		}
-		op.AddParameter(filterParameter(name, description, schema))
-	}
-}
-
-func filterParameter(name, description string, of *openapi3.Schema) *openapi3.Parameter {
-	p := openapi3.NewQueryParameter(name).WithSchema(openapi3.NewArraySchema().WithItems(of))
-	p.Description = description
-	p.Style, p.Explode = openapi3.SerializationForm, openapi3.Ptr(true)
-	return p
-}
-
 // describeSummaries puts a path per type in place of the one in the comments.
 func describeSummaries(doc *openapi3.T, types []*event.Type) {
 	common := doc.Paths.Value(anySummary)
@@ -246,39 +210,4 @@ func describeSummaries(doc *openapi3.T, types []*event.Type) {
 // describeGroups says what the Go fields of a Group do not tell.
 func describeGroups(doc *openapi3.T) {
 	doc.Components.Schemas["Group"].Value.Description = "The columns that the group shares, under their own names (time: when the interval begins), and the figures of its events."
-}
-
-// summaryBody is the object that POST takes: the parameters of GET, with the
-// columns both beside them and in "filters".
-func summaryBody(t *event.Type, parameters openapi3.Parameters) *openapi3.MediaType {
-	operated := openapi3.NewSchema() // whose names OpenAPI cannot list
-	operated.Description = "A value, or a list of values, of a column with an operator behind its name: command!=, or of numbers also <, <=, > and >=."
-	filters := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
-	filters.Description = "A value, or a list of values, for each of some columns, or under absent and present a list of columns. All of it is also taken outside of this object."
-	for _, c := range t.Shown() {
-		if c.Kind == event.KindTime {
-			continue
-		}
-		one := filterSchema(c)
-		either := openapi3.NewOneOfSchema(one, openapi3.NewArraySchema().WithItems(one).WithMinItems(1))
-		either.Description = one.Description
-		filters.WithProperty(c.Name, either)
-	}
-	for _, name := range query.Presence {
-		filters.WithProperty(name, openapi3.NewOneOfSchema(openapi3.NewStringSchema(), openapi3.NewArraySchema().WithItems(openapi3.NewStringSchema())))
-	}
-	body := openapi3.NewObjectSchema().WithAdditionalProperties(operated)
-	maps.Copy(body.Properties, filters.Properties)
-	body.WithProperty(filtersField, filters)
-	for _, p := range parameters {
-		schema := *p.Value.Schema.Value
-		if schema.Type.Is(openapi3.TypeString) {
-			schema = *openapi3.NewOneOfSchema(openapi3.NewStringSchema(), openapi3.NewFloat64Schema()) // times and time spans
-		}
-		schema.Description = p.Value.Description
-		body.WithProperty(p.Value.Name, &schema)
-	}
-	media := openapi3.NewMediaType().WithSchema(body)
-	media.Example = map[string]any{"duration": 60}
-	return media
 }

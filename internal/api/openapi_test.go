@@ -136,6 +136,10 @@ func TestOpenAPIIsTrue(t *testing.T) {
 	for _, event := range bytes.Split(bytes.TrimSpace(get(t, base+"/api/events?format=ndjson", http.StatusOK)), []byte("\n")) {
 		matches(t, line, event)
 	}
+	page := doc.Paths.Value("/api/events").Get.Responses.Value("200").Value.Content[mimeJSON].Schema
+	for _, fields := range []string{"command", "type,state,length", "time", "protocol"} {
+		matches(t, page, get(t, base+"/api/events?fields="+fields, http.StatusOK))
+	}
 }
 
 func matches(t *testing.T, schema *openapi3.SchemaRef, content []byte) {

@@ -36,6 +36,7 @@ const (
 // Store holds the events that are asked for; *store.Store is one.
 type Store interface {
 	Events(ctx context.Context, q query.Events, yield func(event.Row) error) (query.Page, error)
+	Pieces(ctx context.Context, q query.Events, yield func(query.Piece) error) error
 	Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error)
 	Story(ctx context.Context, q query.Story, yield func(event.Row) error) (query.Told, error)
 	At(ctx context.Context, q query.At, yield func(query.Open) error) (query.Opened, error)

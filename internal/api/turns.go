@@ -64,6 +64,15 @@ func (a inTurn) Events(ctx context.Context, q query.Events, yield func(event.Row
 	return a.Store.Events(ctx, q, yield)
 }
 
+func (a inTurn) Pieces(ctx context.Context, q query.Events, yield func(query.Piece) error) error {
+	end, err := a.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return a.Store.Pieces(ctx, q, yield)
+}
+
 func (a inTurn) Summary(ctx context.Context, q query.Summary) (*query.SummaryResult, error) {
 	end, err := a.begin(ctx)
 	if err != nil {

@@ -81,6 +81,10 @@ func (o Options) set(spec *ebpf.CollectionSpec) error {
 	if o.RingBuffer > 0 {
 		spec.Maps["events"].MaxEntries = o.RingBuffer
 	}
+	const fills = 4 // of a quarter: what comes until the reader runs has the rest
+	if err := setVariable(spec, "wake_up_bytes", uint64(spec.Maps["events"].MaxEntries/fills)); err != nil {
+		return err
+	}
 	var k kernelRules
 	for i, r := range o.Exclude {
 		if err := k.add(r); err != nil {

@@ -42,6 +42,7 @@ const (
 	kernelMapToldCgroups   = "told_cgroups"
 	kernelMapToldProcesses = "told_processes"
 	kernelVarUnusedNamed   = "unused_named"
+	kernelVarWakeUpBytes   = "wake_up_bytes"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -104,6 +105,7 @@ type kernelMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
 	UnusedNamed *ebpf.VariableSpec `ebpf:"unused_named"`
+	WakeUpBytes *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -148,6 +150,7 @@ func (m *kernelMaps) Close() error {
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
 	UnusedNamed *ebpf.Variable `ebpf:"unused_named"`
+	WakeUpBytes *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

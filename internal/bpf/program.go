@@ -42,6 +42,7 @@ type Program struct {
 	features   map[string]bool // found by Monitor.Features
 	collection *ebpf.Collection
 	reader     *ringbuf.Reader
+	waiter     *waiter
 	decoder    Decoder
 	host       *Host
 	options    Options
@@ -124,6 +125,9 @@ func (p *Program) load() error {
 	}
 	if p.reader, err = ringbuf.NewReader(p.collection.Maps["events"]); err != nil {
 		return fmt.Errorf("open ring buffer: %w", err)
+	}
+	if p.waiter, err = newWaiter(p.collection.Maps["events"]); err != nil {
+		return fmt.Errorf("wait for ring buffer: %w", err)
 	}
 	p.decoder = p.Monitor.NewDecoder(p.host)
 	return nil
@@ -220,8 +224,8 @@ func (p *Program) iterate(names iter.Seq[string]) error {
 func (p *Program) read() {
 	defer close(p.done)
 	var record ringbuf.Record
-	batch := event.NewBatch(p.Monitor.Type, 256)
-	p.reader.SetDeadline(time.Now().Add(readEvery))
+	batch := p.newBatch(256)
+	p.reader.SetDeadline(time.Now()) // it never waits
 	for {
 		err := p.reader.ReadInto(&record)
 		if err == nil {
@@ -248,6 +252,7 @@ func (p *Program) read() {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			p.host.Clock.Follow()
 			p.host.Names.follow()
+			p.waiter.wait(readEvery)
 		case errors.Is(err, ringbuf.ErrFlushed):
 			p.count()
 			p.drained()
@@ -257,7 +262,6 @@ func (p *Program) read() {
 			p.log.Error("read ring buffer", "error", err)
 			time.Sleep(readEvery)
 		}
-		p.reader.SetDeadline(time.Now().Add(readEvery))
 	}
 }
 
@@ -295,13 +299,20 @@ func (p *Program) hand(batch *event.Batch) *event.Batch {
 	if n == 0 {
 		return batch
 	}
+	batch.Finish()
 	stand := batch.Weight()
 	p.mu.Lock()
 	p.totals.Add(batch)
 	p.mu.Unlock()
 	p.sink.Append(batch)
 	p.events.Add(stand)
-	return event.NewBatch(p.Monitor.Type, min(n+n/4+16, batchRows))
+	return p.newBatch(min(n+n/4+16, batchRows))
+}
+
+func (p *Program) newBatch(capacity int) *event.Batch {
+	batch := event.NewBatch(p.Monitor.Type, capacity)
+	batch.PrepareAhead(min(capacity, 64))
+	return batch
 }
 
 // count reads the counters and tells the sink what is new.
@@ -330,6 +341,7 @@ func (p *Program) Drain(ctx context.Context) error {
 	if err := p.reader.Flush(); err != nil {
 		return fmt.Errorf("drain %s: %w", p.Monitor.Type.Name, err)
 	}
+	p.waiter.wake()
 	select {
 	case <-drained:
 		return nil
@@ -356,6 +368,7 @@ func (p *Program) Stop(ctx context.Context) error {
 	if closing := p.reader.Close(); closing != nil {
 		err = errors.Join(err, fmt.Errorf("close ring buffer: %w", closing))
 	}
+	p.waiter.close()
 	<-p.done
 	p.count()
 	p.free()
@@ -377,6 +390,9 @@ func (p *Program) free() {
 	p.detach()
 	if p.reader != nil {
 		_ = p.reader.Close() // a second time after Stop, or before anything was read
+	}
+	if p.waiter != nil {
+		p.waiter.close()
 	}
 	if p.collection != nil {
 		p.collection.Close()

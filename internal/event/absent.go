@@ -20,15 +20,29 @@ func Absent(kind Kind, rows int) (v Vector) {
 	}
 	v.absent = true
 	if kind == KindInt || kind == KindTime || kind == KindID {
-		v.Ints = noInts[:rows:rows]
+		v.Ints = noInts[:rows]
 	}
 	if kind == KindInt {
-		v.Valid = noValid[:rows:rows]
+		v.Valid = noValid[:rows]
 	}
 	if kind == KindString || kind == KindIP || kind == KindID {
-		v.Codes = noCodes[:rows:rows]
+		v.Codes = noCodes[:rows]
 	}
 	return v
+}
+
+// setLen changes how many rows there are, within the vector's memory. Only lengths
+// are written: a new slice would be more work for the garbage collector.
+func (v *Vector) setLen(rows int) {
+	if v.Ints != nil {
+		v.Ints = v.Ints[:rows]
+	}
+	if v.Valid != nil {
+		v.Valid = v.Valid[:rows]
+	}
+	if v.Codes != nil {
+		v.Codes = v.Codes[:rows]
+	}
 }
 
 // Absent tells, without a look at the rows, that none has a value. False says
@@ -84,7 +98,7 @@ func (b *Batch) own(column int) {
 func (b *Batch) addAbsent(column, rows int) {
 	v := &b.Columns[column]
 	if all := v.len() + rows; v.absent && all <= sharedRows {
-		*v = Absent(b.Type.Columns[column].Kind, all)
+		v.setLen(all)
 		return
 	}
 	if v.absent {

@@ -30,6 +30,9 @@ type Vector struct {
 type Batch struct {
 	Type    *Type
 	Columns []Vector // as in Type.Columns
+
+	ahead int // see PrepareAhead
+	spare int // so many rows more than times are in all other columns
 }
 
 // NewBatch returns an empty batch with room for capacity rows. A column takes
@@ -59,6 +62,7 @@ func (b *Batch) Weight() int64 {
 
 // Reset removes all rows and keeps the memory.
 func (b *Batch) Reset() {
+	b.spare = 0
 	for i := range b.Columns {
 		v := &b.Columns[i]
 		if v.absent {
@@ -88,25 +92,42 @@ func grow[T any](s []T, n int) []T {
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
 func (b *Batch) Append(unixNano int64) {
-	for i := range b.Columns {
-		v := &b.Columns[i]
-		if v.absent {
-			b.addAbsent(i, 1)
-			continue
-		}
-		switch b.Type.Columns[i].Kind { // a copy of the declaration would take longer than the rest
-		case KindTime:
-			v.Ints = append(v.Ints, 0)
-		case KindInt:
-			v.Ints, v.Valid = append(v.Ints, 0), append(v.Valid, false)
-		case KindString, KindIP:
-			v.Codes = append(v.Codes, 0)
-		case KindID:
-			v.Ints, v.Codes = append(v.Ints, 0), append(v.Codes, 0)
+	if b.spare == 0 {
+		b.spare = max(1, b.ahead)
+		for i := range b.Columns {
+			if i != Time {
+				b.addAbsent(i, b.spare)
+			}
 		}
 	}
-	times := b.Columns[Time].Ints
-	times[len(times)-1] = unixNano
+	b.spare--
+	b.Columns[Time].Ints = append(b.Columns[Time].Ints, unixNano)
+}
+
+// PrepareAhead makes Append prepare so many rows at once, which is quicker for who
+// writes very many events. Nobody may read before Finish.
+func (b *Batch) PrepareAhead(rows int) { b.ahead = rows }
+
+// Finish gives up what only writing needs. One may still write, but it takes longer.
+func (b *Batch) Finish() {
+	b.trim()
+	for i := range b.Columns {
+		b.Columns[i].index = nil
+	}
+}
+
+// trim removes rows that were prepared and are not in use.
+func (b *Batch) trim() {
+	if b.spare == 0 {
+		return
+	}
+	b.spare = 0
+	rows := b.Len()
+	for i := range b.Columns {
+		if v := &b.Columns[i]; i != Time {
+			v.setLen(rows)
+		}
+	}
 }
 
 // SetInt gives the newest event a number; the column must be KindInt.
@@ -115,8 +136,8 @@ func (b *Batch) SetInt(column int, n int64) {
 	if v.absent {
 		b.own(column)
 	}
-	v.Ints[len(v.Ints)-1] = n
-	v.Valid[len(v.Valid)-1] = true
+	row := b.Len() - 1
+	v.Ints[row], v.Valid[row] = n, true
 }
 
 // SetString gives the newest event a text; the column must be KindString.
@@ -125,14 +146,10 @@ func (b *Batch) SetString(column int, s string) {
 	if v.absent {
 		b.own(column)
 	}
-	row := len(v.Codes) - 1
-	// Events that follow each other are often alike, and equal strings are
-	// mostly the same one: that is seen without looking at the text.
-	if row > 0 {
-		if before := v.Codes[row-1]; before != 0 && v.Dict[before-1] == s {
-			v.Codes[row] = before
-			return
-		}
+	row := b.Len() - 1
+	if before := v.before(row); before != 0 && v.Dict[before-1] == s {
+		v.Codes[row] = before
+		return
 	}
 	v.Codes[row] = v.code(s)
 }
@@ -144,11 +161,25 @@ func (b *Batch) SetBytes(column int, s []byte) {
 	if v.absent {
 		b.own(column)
 	}
+	row := b.Len() - 1
+	if before := v.before(row); before != 0 && v.Dict[before-1] == string(s) {
+		v.Codes[row] = before
+		return
+	}
 	code, known := v.index[string(s)]
 	if !known {
 		code = v.add(string(s))
 	}
-	v.Codes[len(v.Codes)-1] = code
+	v.Codes[row] = code
+}
+
+// before returns the code of the row before one, or 0: events that follow each other
+// are often alike, which is quicker to see than to look for a text.
+func (v *Vector) before(row int) uint32 {
+	if row == 0 {
+		return 0
+	}
+	return v.Codes[row-1]
 }
 
 // SetIP gives the newest event an address; the column must be KindIP.
@@ -167,8 +198,7 @@ func (b *Batch) SetIP(column int, ip netip.Addr) {
 // SetID gives the newest event an id; the column must be KindID.
 func (b *Batch) SetID(column int, scope string, n int64) {
 	b.SetString(column, scope)
-	v := &b.Columns[column]
-	v.Ints[len(v.Ints)-1] = n
+	b.Columns[column].Ints[b.Len()-1] = n
 }
 
 func (v *Vector) code(s string) uint32 {
@@ -197,6 +227,7 @@ func (v *Vector) add(s string) uint32 {
 // AppendRows adds copies of rows of another batch of the same type, nil for
 // all of them. It goes column by column and is the quick way to join batches.
 func (b *Batch) AppendRows(from *Batch, rows []int32) {
+	b.trim()
 	for i := range b.Columns {
 		v, src := &b.Columns[i], &from.Columns[i]
 		switch {

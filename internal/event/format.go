@@ -99,7 +99,7 @@ func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
 	case KindString:
 		s, present := r.String(column)
 		if present {
-			dst = appendJSONString(dst, s)
+			dst = AppendJSONString(dst, s)
 		}
 		return dst, present
 	}
@@ -107,10 +107,19 @@ func (r Row) appendJSONValue(dst []byte, column int) (_ []byte, present bool) {
 	return append(dst, '"'), present
 }
 
-// appendJSONString takes the short way for plain ASCII; a command may hold any byte.
-func appendJSONString(dst []byte, s string) []byte {
+// plain are the bytes that JSON has as they are.
+var plain = func() (is [256]bool) {
+	for c := byte(' '); c < 0x7f; c++ {
+		is[c] = !strings.ContainsRune(`"\<>&`, rune(c))
+	}
+	return is
+}()
+
+// AppendJSONString appends a text as encoding/json does. It takes the short way for
+// plain ASCII; a command may hold any byte.
+func AppendJSONString(dst []byte, s string) []byte {
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		if !plain[s[i]] {
 			quoted, _ := json.Marshal(s) // a string always marshals
 			return append(dst, quoted...)
 		}

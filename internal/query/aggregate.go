@@ -34,6 +34,8 @@ type Aggregator struct {
 	first     int64          // number of the series' first bucket, counted from the Unix epoch
 	before    *Aggregator    // with a comparison: that of the earlier window
 
+	countNames, sumNames []named // of the answer, in their order
+
 	at      []uint32   // scratch: the group of each row
 	summed  []int32    // scratch: positions in the selection of the rows that have something to add up
 	addends []int64    // scratch: of each of these, a number for each of sums

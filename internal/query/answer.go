@@ -18,6 +18,7 @@ func (a *Aggregator) Result() *SummaryResult {
 
 // totals returns what the answer says of all events together.
 func (a *Aggregator) totals() *SummaryResult {
+	a.setNames()
 	q := a.query
 	r := &SummaryResult{
 		Type: q.Type.Name, Since: q.Window.Since.UTC(), Until: q.Window.Until.UTC(),
@@ -159,17 +160,9 @@ func (a *Aggregator) groups(l *groupList, order []int) []Group {
 }
 
 func (a *Aggregator) figures(l *groupList, g int) Figures {
-	f := Figures{Count: l.cells.count[g], Counts: make(map[string]int64), Sums: make(map[string]int64)}
-	for _, declared := range a.breakdown.Values {
-		f.Counts[declared] = 0
-	}
-	for code, n := range l.cells.counts[g*l.cells.width : (g+1)*l.cells.width] {
-		if n > 0 && code > 0 {
-			f.Counts[a.breakdown.values[code].text] = n
-		}
-	}
-	for s, column := range a.sums {
-		f.Sums[a.query.Type.Columns[column].Name] = l.cells.sums[g*l.cells.sumsOf+s]
+	f := Figures{Count: l.cells.count[g], Counts: a.counts(l, g), Sums: make(Numbers, len(a.sums))}
+	for i, of := range a.sumNames {
+		f.Sums[i] = Number{of.name, l.cells.sums[g*l.cells.sumsOf+of.at]}
 	}
 	for i, p := range l.distinct {
 		if i == 0 {
@@ -186,4 +179,44 @@ func (a *Aggregator) figures(l *groupList, g int) Figures {
 		}
 	}
 	return f
+}
+
+// counts returns those by value of the breakdown: of all values that are declared,
+// and of those that there are.
+func (a *Aggregator) counts(l *groupList, g int) Numbers {
+	counts := l.cells.counts[g*l.cells.width : (g+1)*l.cells.width]
+	n := len(a.breakdown.Values)
+	for _, count := range counts {
+		n += int(min(count, 1))
+	}
+	list := make(Numbers, 0, n)
+	for _, of := range a.countNames {
+		count := int64(0)
+		if of.at >= 0 && of.at < len(counts) {
+			count = counts[of.at]
+		}
+		if count > 0 || of.always {
+			list = append(list, Number{of.name, count})
+		}
+	}
+	return list
+}
+
+// setNames finds the names of figures and puts them in order.
+func (a *Aggregator) setNames() {
+	a.countNames, a.sumNames = a.countNames[:0], a.sumNames[:0]
+	byName := func(x, y named) int { return cmp.Compare(x.name, y.name) }
+	for code, v := range a.breakdown.values[1:] {
+		a.countNames = append(a.countNames, named{v.text, 1 + code, slices.Contains(a.breakdown.Values, v.text)})
+	}
+	for _, declared := range a.breakdown.Values {
+		if a.breakdown.known(value{text: declared}) == 0 {
+			a.countNames = append(a.countNames, named{declared, -1, true})
+		}
+	}
+	for s, column := range a.sums {
+		a.sumNames = append(a.sumNames, named{name: a.query.Type.Columns[column].Name, at: s})
+	}
+	slices.SortFunc(a.countNames, byName)
+	slices.SortFunc(a.sumNames, byName)
 }

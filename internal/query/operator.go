@@ -1,6 +1,10 @@
 package query
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/srodi/ebpf-server/internal/event"
+)
 
 // Op says what a filter asks of a column.
 type Op string
@@ -24,6 +28,15 @@ func (op Op) isRange() bool {
 		return true
 	}
 	return false
+}
+
+// Operators returns those that a filter of a column of this kind takes, as they are
+// written.
+func Operators(k event.Kind) []string {
+	if k == event.KindInt {
+		return []string{"=", "!=", "<", "<=", ">", ">="}
+	}
+	return []string{"=", "!="}
 }
 
 // Presence are the parameters that take names of columns: of those that must

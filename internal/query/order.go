@@ -63,7 +63,11 @@ func (q Summary) exampleSum() string {
 func (q Summary) withOrdered() Summary {
 	o, err := q.parseOrder()
 	switch {
-	case err != nil || o.column == "" || o.figure == figureSum:
+	case err != nil || o.column == "":
+	case o.figure == figureSum:
+		if q.Sums != nil && !slices.Contains(q.Sums, o.column) {
+			q.Sums = append(slices.Clip(q.Sums), o.column)
+		}
 	case o.figure == figureDistinct:
 		if !slices.Contains(q.Distinct, o.column) {
 			q.Distinct = append(slices.Clip(q.Distinct), o.column)

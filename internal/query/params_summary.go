@@ -15,7 +15,7 @@ const (
 )
 
 // SummaryParams are the parameters of a summary beside the columns.
-var SummaryParams = []string{"duration", "since", "until", "group_by", "first_seen", "distinct", "stats", "top", "order_by", "order", "interval", "compare"}
+var SummaryParams = []string{"duration", "since", "until", "group_by", "first_seen", "distinct", "sums", "stats", "top", "order_by", "order", "interval", "compare"}
 
 // Summary reads a question about events of one type, as of now.
 func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
@@ -42,7 +42,7 @@ func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
 	if len(q.GroupBy) == 0 && q.Interval == 0 {
 		q.Lists = t.Top
 		if q.Distinct == nil {
-			q.Distinct = distinctColumns(t)
+			q.Distinct = namesOf(t, func(c event.Column) bool { return c.Distinct })
 		}
 	}
 	q = q.withOrdered()
@@ -52,6 +52,9 @@ func (p Params) Summary(t *event.Type, now time.Time) (q Summary, err error) {
 // groups reads what is told of groups, and in which order.
 func (p Params) groups(q *Summary) (err error) {
 	q.GroupBy, q.Distinct, q.Stats = p.columns("group_by"), p.columns("distinct"), p.columns("stats")
+	if q.Sums, err = p.sums(); err != nil {
+		return err
+	}
 	if first := p.columns("first_seen"); first != nil {
 		if q.GroupBy != nil {
 			return &ParamError{Name: "first_seen", Reason: "cannot go together with group_by: it makes the groups"}
@@ -70,6 +73,21 @@ func (p Params) groups(q *Summary) (err error) {
 		return err
 	}
 	return nil
+}
+
+// noSums stands for no column: it spares an answer what nobody looks at.
+const noSums = "none"
+
+// sums reads what is added up; nil is everything that can be.
+func (p Params) sums() ([]string, error) {
+	names := p.columns("sums")
+	switch {
+	case !slices.Contains(names, noSums):
+		return names, nil
+	case len(names) > 1:
+		return nil, &ParamError{Name: "sums", Value: noSums, Reason: "cannot go together with columns"}
+	}
+	return []string{}, nil
 }
 
 // back reads how much earlier something is: "-1d".
@@ -110,17 +128,6 @@ func (p Params) summaryWindow(now time.Time) (Window, error) {
 		return w, &ParamError{Name: "since", Value: p["since"][0], Reason: "is in the future"}
 	}
 	return w, nil
-}
-
-// distinctColumns are those whose different values are counted by default.
-func distinctColumns(t *event.Type) []string {
-	var names []string
-	for _, c := range t.Columns {
-		if c.Distinct {
-			names = append(names, c.Name)
-		}
-	}
-	return names
 }
 
 // columns takes a parameter's columns one by one and as a list with commas.

@@ -59,6 +59,14 @@ type Page struct {
 	Coverage Coverage
 }
 
+// Piece is events of one type, for who can use a block of the store as it is.
+type Piece struct {
+	Type  *event.Type
+	Rows  int
+	Block []byte       // a block of package store/block, good until yield returns; nil: they are in Batch
+	Batch *event.Batch // sorted by time, at most as many as a block has
+}
+
 // Coverage says how far an answer can be trusted: an empty answer can then be
 // told from an hour that nobody watched.
 type Coverage struct {

@@ -1,9 +1,6 @@
 package query
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // SummaryResult answers a Summary.
 type SummaryResult struct {
@@ -46,9 +43,10 @@ type Figures struct {
 	Count int64 `json:"count"`
 	// Counts are these by value of the type's Breakdown column: every
 	// value of a closed set, or those that occur. Events without one are left out.
-	Counts map[string]int64 `json:"counts"`
-	// Sums adds up the known values of the columns that ask for it.
-	Sums map[string]int64 `json:"sums"`
+	Counts Numbers `json:"counts" swaggertype:"object,integer"`
+	// Sums adds up the known values of the columns that the parameter sums names, or
+	// else of all that declare it.
+	Sums Numbers `json:"sums" swaggertype:"object,integer"`
 	// Stats tells how the numbers of the columns asked for are spread. Columns in
 	// which no event has a value are left out.
 	Stats map[string]Stats `json:"stats,omitempty"`
@@ -70,14 +68,14 @@ type Stats struct {
 
 // Group is the figures of the events that share a key.
 type Group struct {
-	Key []KeyValue `json:"-"` // written by MarshalJSON
+	Key []KeyValue `json:"-"` // written by SummaryResult.MarshalJSON
 	// FirstSeen is the time of the group's first event, and TopCommand the command
 	// that has most of its events; with first_seen only.
 	FirstSeen  time.Time `json:"first_seen,omitzero"`
 	TopCommand string    `json:"top_command,omitempty"`
 	Figures
 	// Change is "new" (there was none before), "gone", "changed" or "same" (count, counts and
-	// sums are), and Before the figures of the earlier window; with compare only.
+	// the sums that are told are), and Before the figures of the earlier window; with compare only.
 	Change string   `json:"change,omitempty"`
 	Before *Figures `json:"before,omitempty"`
 }
@@ -94,29 +92,6 @@ const (
 type KeyValue struct {
 	Column string
 	Value  any // string or int64; nil: the events have no value there
-}
-
-// MarshalJSON writes one flat object: the columns of the key under their own
-// names, absent ones left out, then the rest.
-func (g Group) MarshalJSON() ([]byte, error) {
-	dst := []byte{'{'}
-	for _, k := range g.Key {
-		if k.Value == nil {
-			continue
-		}
-		value, err := json.Marshal(k.Value)
-		if err != nil {
-			return nil, err
-		}
-		dst = append(append(append(dst, '"'), k.Column...), `":`...)
-		dst = append(append(dst, value...), ',')
-	}
-	type plain Group // without this method
-	rest, err := json.Marshal(plain(g))
-	if err != nil {
-		return nil, err
-	}
-	return append(dst, rest[1:]...), nil
 }
 
 // Bucket is the figures of one interval of a series.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 // Validate reports what is wrong with a summary, as a *ParamError.
@@ -33,7 +34,7 @@ func (q Summary) validateColumns() error {
 	} {
 		for i, name := range of.names {
 			if at, ok := q.Type.Column(name); !ok || !of.fits(q.Type.Columns[at]) {
-				return &ParamError{Name: of.param, Value: name, Reason: "is not a column of " + q.Type.Name + " " + of.what}
+				return &ParamError{Name: of.param, Value: name, Reason: "is not a column of " + q.Type.Name + " " + of.what + suggest.Among(name, namesOf(q.Type, of.fits))}
 			}
 			if slices.Contains(of.names[:i], name) {
 				return &ParamError{Name: of.param, Value: name, Reason: "is named twice"}
@@ -44,6 +45,17 @@ func (q Summary) validateColumns() error {
 		return &ParamError{Name: "stats", Reason: fmt.Sprintf("names more than %d columns", maxStats)}
 	}
 	return nil
+}
+
+// namesOf are the names of the columns that fit.
+func namesOf(t *event.Type, fits func(event.Column) bool) []string {
+	var names []string
+	for _, c := range t.Columns {
+		if fits(c) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 func (q Summary) validateInterval() error {

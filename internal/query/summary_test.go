@@ -3,6 +3,7 @@ package query
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -166,18 +167,27 @@ func randomFlows(r *rand.Rand, n int) []flow {
 	return list
 }
 
+func numbersOf(m map[string]int64) (list Numbers) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, Number{name, m[name]})
+	}
+	return list
+}
+
 // naive computes figures row by row from what was written down, with the number
 // of different values of some columns.
 func naive(list []flow, distinct ...string) Figures {
-	f := Figures{Counts: map[string]int64{"open": 0, "closed": 0, "failed": 0}, Sums: map[string]int64{"sent": 0, "received": 0}}
+	f := Figures{}
+	counts, sums := map[string]int64{"open": 0, "closed": 0, "failed": 0}, map[string]int64{"sent": 0, "received": 0}
 	for _, row := range list {
 		f.Count++
 		if row.state != "" {
-			f.Counts[row.state]++
+			counts[row.state]++
 		}
-		f.Sums["sent"] += row.sent
-		f.Sums["received"] += row.received
+		sums["sent"] += row.sent
+		sums["received"] += row.received
 	}
+	f.Counts, f.Sums = numbersOf(counts), numbersOf(sums)
 	for i, name := range distinct {
 		if i == 0 {
 			f.Distinct = make(map[string]int64)

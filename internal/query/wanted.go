@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -23,11 +24,18 @@ type wanted struct {
 	network netip.Prefix // KindIP
 }
 
+// errNoText: no event has such a text. A command may hold any byte but NUL; what is not
+// UTF-8 is stored and shown as U+FFFD.
+var errNoText = errors.New("is not a text: it has a NUL, or bytes that are not UTF-8")
+
 // parseWanted reads one value of a filter. The error is only the reason: the
 // caller adds the name and value.
 func parseWanted(c event.Column, op Op, text string) (w wanted, err error) {
 	if op.isRange() && c.Kind != event.KindInt {
 		return w, errors.New("cannot be compared: only numbers are less or greater than others")
+	}
+	if strings.ContainsRune(text, 0) || !utf8.ValidString(text) {
+		return w, errNoText
 	}
 	switch c.Kind {
 	case event.KindInt:

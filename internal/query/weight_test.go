@@ -67,7 +67,7 @@ func TestWeight(t *testing.T) {
 		}
 	}
 	got := direct.Result()
-	if got.Count != all || fmt.Sprint(got.Counts) != fmt.Sprint(reasons) || got.Sums["length"] != sum || got.Series[0].Count != all {
+	if got.Count != all || fmt.Sprint(got.Counts) != fmt.Sprint(numbersOf(reasons)) || got.Sums[0] != (Number{"length", sum}) || got.Series[0].Count != all {
 		t.Errorf("%+v, want %d with %v", got, all, reasons)
 	}
 	if n := events.Result().Count; n != 300 {

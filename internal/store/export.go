@@ -12,14 +12,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
-// Piece is events of one type.
-type Piece struct {
-	Type  *event.Type
-	Rows  int
-	Block []byte       // as it is in the file, good until yield returns; nil: they are in Batch
-	Batch *event.Batch // sorted by time, at most block.MaxRows
-}
-
 // Pieces hands the events asked for to yield, one type after the other and
 // those of a type in order of time. It is Events for a reader who can use a
 // block as it is: one that is asked for as a whole, and among whose events no
@@ -28,7 +20,7 @@ type Piece struct {
 //
 // Each event that is there when it begins is handed out once, whatever is
 // appended or sealed meanwhile; those that come later may be or not.
-func (s *Store) Pieces(ctx context.Context, q query.Events, yield func(Piece) error) error {
+func (s *Store) Pieces(ctx context.Context, q query.Events, yield func(query.Piece) error) error {
 	q.Limit, q.Cursor, q.Ascending = 0, nil, true
 	if err := q.Validate(); err != nil {
 		return err
@@ -62,7 +54,7 @@ type pieces struct {
 	ctx    context.Context
 	q      query.Events
 	t      *event.Type
-	yield  func(Piece) error
+	yield  func(query.Piece) error
 	rest   span // what is still to be handed out
 	buffer []byte
 }
@@ -130,7 +122,7 @@ func (p *pieces) handOut(next planned) error {
 	case !whole: // its columns were declared otherwise when it was written
 		return p.decode(next.span)
 	}
-	return p.yield(Piece{Type: p.t, Rows: rows, Block: p.buffer})
+	return p.yield(query.Piece{Type: p.t, Rows: rows, Block: p.buffer})
 }
 
 // decode hands out all events of a span as batches.
@@ -150,7 +142,7 @@ func (p *pieces) decode(in span) error {
 		if len(events) == 0 {
 			break
 		}
-		if err := p.yield(Piece{Type: p.t, Rows: len(events), Batch: batchOf(p.t, events)}); err != nil {
+		if err := p.yield(query.Piece{Type: p.t, Rows: len(events), Batch: batchOf(p.t, events)}); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ type exported struct {
 	pieces int
 }
 
-func (e *exported) add(t *testing.T, p Piece) {
+func (e *exported) add(t *testing.T, p query.Piece) {
 	t.Helper()
 	b := p.Batch
 	if e.pieces++; b == nil {
@@ -48,7 +48,7 @@ func (e *exported) add(t *testing.T, p Piece) {
 func export(t *testing.T, s *Store, q query.Events) exported {
 	t.Helper()
 	e := exported{events: map[string][]string{}}
-	err := s.Pieces(context.Background(), q, func(p Piece) error {
+	err := s.Pieces(context.Background(), q, func(p query.Piece) error {
 		e.add(t, p)
 		return nil
 	})
@@ -233,7 +233,7 @@ func TestExportOfAGrowingStore(t *testing.T) {
 	}
 	later := int64(1_000_000) // the numbers of events that come meanwhile
 	got := exported{events: map[string][]string{}}
-	err := s.Pieces(context.Background(), query.Events{Types: testTypes}, func(p Piece) error {
+	err := s.Pieces(context.Background(), query.Events{Types: testTypes}, func(p query.Piece) error {
 		got.add(t, p)
 		switch got.pieces {
 		case 2:
@@ -285,7 +285,7 @@ func TestExportOfADayThatIsJoined(t *testing.T) {
 	sealAll(t, s)
 	want := texts(t, s, query.Events{Types: []*event.Type{flowType}, Ascending: true})
 	got := exported{events: map[string][]string{}}
-	err := s.Pieces(context.Background(), query.Events{Types: []*event.Type{flowType}}, func(p Piece) error {
+	err := s.Pieces(context.Background(), query.Events{Types: []*event.Type{flowType}}, func(p query.Piece) error {
 		if got.add(t, p); got.pieces > 2 {
 			return nil
 		}
@@ -315,7 +315,7 @@ func TestExportEnds(t *testing.T) {
 	sealAll(t, s)
 	s.Append(flow(at(2), 2))
 	full := errors.New("disk is full")
-	if err := s.Pieces(context.Background(), query.Events{Types: testTypes}, func(Piece) error { return full }); !errors.Is(err, full) {
+	if err := s.Pieces(context.Background(), query.Events{Types: testTypes}, func(query.Piece) error { return full }); !errors.Is(err, full) {
 		t.Errorf("error is %v", err)
 	}
 	ended, cancel := context.WithCancel(context.Background())

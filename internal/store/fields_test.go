@@ -56,7 +56,7 @@ func TestFieldsAndTotal(t *testing.T) {
 			}
 		}
 		pieces := 0
-		err := s.Pieces(context.Background(), q, func(p Piece) error {
+		err := s.Pieces(context.Background(), q, func(p query.Piece) error {
 			if pieces += p.Rows; p.Block != nil && len(q.Fields) > 0 {
 				t.Error("a block is handed out with all its columns")
 			}

@@ -92,10 +92,20 @@ func (s *Store) take(mode flushMode, now time.Time) (*part, *run, error) {
 		return nil, nil, nil
 	}
 	s.flushing, s.pending, s.left = p, left, left.rows
-	if r != nil && left.empty() { // else not all events until now are in the file
-		r = r.alive(now, mode == flushEnd)
+	if r != nil { // until then all events are in the file
+		r = r.alive(left.oldest(now), mode == flushEnd)
 	}
 	return p, r, nil
+}
+
+// flushIn returns for how long what is pending may wait: no event waits longer than
+// the interval.
+func (s *Store) flushIn() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	waited := now.Sub(s.pending.oldest(now))
+	return min(max(0, s.options.FlushInterval-waited), s.options.FlushInterval)
 }
 
 // flushFailed needs mu.

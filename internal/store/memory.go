@@ -87,17 +87,33 @@ func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
 	taken, left = newPart(p.number, p.since), newPart(p.number+1, p.since)
 	taken.lost, taken.lostAt, taken.filtered = p.lost, p.lostAt, p.filtered
 	for _, m := range p.batches {
-		to, at := taken, m.place()
-		if room[at] -= m.Len(); room[at] < 0 {
-			to, room[at] = left, 0
-		}
-		to.batches = append(to.batches, m)
-		to.rows += int64(m.Len())
+		at := m.place()
+		n := min(room[at], m.Len())
+		room[at] -= n
+		taken.add(m.rows(0, n))
+		left.add(m.rows(n, m.Len()))
 	}
 	if left.rows > bulkRows-flushRows {
 		return p, newPart(p.number+1, p.since)
 	}
 	return taken, left
+}
+
+// add adds some events, or none.
+func (p *part) add(m memoryBatch) {
+	if m.Len() > 0 {
+		p.batches = append(p.batches, m)
+		p.rows += int64(m.Len())
+	}
+}
+
+// oldest returns when the first of its events arrived, or the given time if there are
+// none.
+func (p *part) oldest(none time.Time) time.Time {
+	if len(p.batches) == 0 {
+		return none
+	}
+	return p.batches[0].arrived // batches keep their order
 }
 
 // lostBy notes when something that is reported now may have been lost.
@@ -118,22 +134,31 @@ func (p *part) copy() *part {
 // memoryBatch is a batch of one hour that nobody writes to any more.
 type memoryBatch struct {
 	*event.Batch
-	min, max int64 // times
+	min, max int64     // times
+	arrived  time.Time // when Append was called
 }
 
-func measure(b *event.Batch) memoryBatch {
-	m := memoryBatch{Batch: b, min: math.MaxInt64, max: math.MinInt64}
+func measure(b *event.Batch, arrived time.Time) memoryBatch {
+	m := memoryBatch{Batch: b, arrived: arrived, min: math.MaxInt64, max: math.MinInt64}
 	for _, t := range b.Columns[event.Time].Ints {
 		m.min, m.max = min(m.min, t), max(m.max, t)
 	}
 	return m
 }
 
+// rows returns some of the events, in the batch's memory.
+func (m memoryBatch) rows(from, until int) memoryBatch {
+	if from == 0 && until == m.Len() {
+		return m
+	}
+	return measure(slice(m.Batch, from, until), m.arrived)
+}
+
 func (m memoryBatch) place() hourOfType { return hourOfType{m.Type.Name, hourOf(m.min)} }
 
 // byHour returns a batch as one for each hour that it has events in.
-func byHour(b *event.Batch) (all []memoryBatch) {
-	m := measure(b)
+func byHour(b *event.Batch, arrived time.Time) (all []memoryBatch) {
+	m := measure(b, arrived)
 	if hourOf(m.min) == hourOf(m.max) {
 		return []memoryBatch{m}
 	}
@@ -141,7 +166,7 @@ func byHour(b *event.Batch) (all []memoryBatch) {
 	for _, hour := range slices.Sorted(maps.Keys(hours)) {
 		piece := event.NewBatch(b.Type, len(hours[hour]))
 		piece.AppendRows(b, hours[hour])
-		all = append(all, measure(piece))
+		all = append(all, measure(piece, arrived))
 	}
 	return all
 }
@@ -157,7 +182,7 @@ func (s *Store) Append(b *event.Batch) {
 	if n == 0 {
 		return
 	}
-	batches := byHour(b)
+	batches := byHour(b, s.now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending := s.pending.rows

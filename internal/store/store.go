@@ -146,16 +146,18 @@ func (s *Store) Start(r Run) error {
 }
 
 func (s *Store) loop() {
-	ticker := time.NewTicker(s.options.FlushInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(s.options.FlushInterval)
+	defer timer.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
-		case <-ticker.C:
+		case <-timer.C:
 			_ = s.Flush() // keeps and logs its error itself
+			timer.Reset(s.options.FlushInterval)
 		case <-s.wake:
 			_ = s.flush(flushFull)
+			timer.Reset(s.flushIn()) // a flood goes into blocks only, without rows
 		}
 	}
 }

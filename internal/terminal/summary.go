@@ -27,8 +27,11 @@ type Summary struct {
 	Changes     map[string]int
 	StatsError  float64 `json:"stats_error"`
 	Coverage    query.Coverage
-	Before      *query.Earlier
-	History     *query.Coverage
+	Before      *struct {
+		Since, Until time.Time
+		Coverage     query.Coverage
+	}
+	History *query.Coverage
 
 	all Object
 }

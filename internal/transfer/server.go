@@ -11,7 +11,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/api/client"
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/format"
-	"github.com/srodi/ebpf-server/internal/store"
 )
 
 // Server is events of a running server.
@@ -23,35 +22,20 @@ type Server struct {
 
 // Events implements Source.
 func (s Server) Events(ctx context.Context, yield func(event.Row) error) error {
-	return s.batches(ctx, func(batches []*event.Batch) error { return inOrder(batches, yield) })
-}
-
-// Pieces implements Source.
-func (s Server) Pieces(ctx context.Context, yield func(store.Piece) error) error {
-	return s.batches(ctx, func(batches []*event.Batch) error {
-		for _, b := range batches {
-			if err := yield(store.Piece{Type: b.Type, Rows: b.Len(), Batch: b}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (s Server) batches(ctx context.Context, take format.Take) error {
-	body, err := s.ask(ctx)
+	body, err := s.ask(ctx, format.NDJSON)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
+	take := func(batches []*event.Batch) error { return inOrder(batches, yield) }
 	return format.NewReader(s.Types).NDJSON(body, take, func(b *format.BadRecord) error {
 		return fmt.Errorf("the server's answer has a field that this program does not know: %w", b)
 	})
 }
 
-// ask asks for all events as NDJSON, in order of time, then name of the type.
-func (s Server) ask(ctx context.Context) (io.ReadCloser, error) {
-	s.Parameters.Set("format", "ndjson")
+// ask asks for all events, in order of time, then name of the type.
+func (s Server) ask(ctx context.Context, name string) (io.ReadCloser, error) {
+	s.Parameters.Set("format", name)
 	s.Parameters.Set("order", "asc")
 	s.Parameters.Set("limit", "0")
 	return s.Client.Get(ctx, "/api/events", s.Parameters)
@@ -81,13 +65,18 @@ func inOrder(batches []*event.Batch, yield func(event.Row) error) error {
 	return nil
 }
 
-// copy writes the server's answer as it is.
-func (s Server) copy(ctx context.Context, to io.Writer, progress func(events int64)) error {
-	body, err := s.ask(ctx)
+// copy writes the server's answer as it is. In Parquet the events cannot be counted
+// on their way.
+func (s Server) copy(ctx context.Context, to io.Writer, name string, progress func(events int64)) error {
+	body, err := s.ask(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
+	if name == format.Parquet {
+		_, err = io.Copy(to, body)
+		return err
+	}
 	_, err = io.Copy(&lineCounter{to: to, progress: progress}, body)
 	return err
 }

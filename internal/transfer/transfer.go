@@ -16,8 +16,6 @@ import (
 type Source interface {
 	// Events hands out one event after the other, oldest first.
 	Events(ctx context.Context, yield func(event.Row) error) error
-	// Pieces hands out many at once; those of one type are oldest first.
-	Pieces(ctx context.Context, yield func(store.Piece) error) error
 }
 
 // File is events of a db file.
@@ -33,22 +31,21 @@ func (f File) Events(ctx context.Context, yield func(event.Row) error) error {
 	return err
 }
 
-// Pieces implements Source.
-func (f File) Pieces(ctx context.Context, yield func(store.Piece) error) error {
-	return f.Store.Pieces(ctx, f.Query, yield)
-}
-
 // reportRows is how many events are written before progress is told of them.
 const reportRows = 1024
 
 // Export writes the events of a source. Progress is told how many were written
 // so far.
 func Export(ctx context.Context, from Source, to io.Writer, name string, types []*event.Type, progress func(events int64)) error {
-	if name == format.Parquet {
-		return exportParquet(ctx, from, to, types, progress)
-	}
-	if s, ok := from.(Server); ok && name == format.NDJSON {
-		return s.copy(ctx, to, progress)
+	switch from := from.(type) {
+	case Server:
+		if name == format.NDJSON || name == format.Parquet {
+			return from.copy(ctx, to, name, progress)
+		}
+	case File:
+		if name == format.Parquet {
+			return from.parquet(ctx, to, types, progress)
+		}
 	}
 	w, err := format.NewWriter(to, name, types)
 	if err != nil {
@@ -67,14 +64,14 @@ func Export(ctx context.Context, from Source, to io.Writer, name string, types [
 	return w.Close()
 }
 
-// exportParquet lets blocks through as they are.
-func exportParquet(ctx context.Context, from Source, to io.Writer, types []*event.Type, progress func(events int64)) error {
+// parquet lets blocks through as they are.
+func (f File) parquet(ctx context.Context, to io.Writer, types []*event.Type, progress func(events int64)) error {
 	w, err := format.NewParquetWriter(to, types)
 	if err != nil {
 		return err
 	}
 	var n int64
-	err = from.Pieces(ctx, func(p store.Piece) error {
+	err = f.Store.Pieces(ctx, f.Query, func(p query.Piece) error {
 		n += int64(p.Rows)
 		progress(n)
 		if p.Block != nil {

@@ -262,15 +262,12 @@ func TestParquetOrder(t *testing.T) {
 func TestExportFromAServer(t *testing.T) {
 	s := filled(t)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if got := r.URL.Query(); got.Get("format") != "ndjson" || got.Get("order") != "asc" || got.Get("limit") != "0" || r.URL.Path != "/api/events" {
+		got := r.URL.Query()
+		if name := got.Get("format"); (name != format.NDJSON && name != format.Parquet) || got.Get("order") != "asc" || got.Get("limit") != "0" || r.URL.Path != "/api/events" {
 			http.Error(w, "not what is asked", http.StatusBadRequest)
 			return
 		}
-		out, err := format.NewWriter(w, format.NDJSON, types)
-		if err == nil {
-			_, err = s.Events(r.Context(), query.Events{Types: types, Ascending: true}, out.Write)
-		}
-		if err = errors.Join(err, out.Close()); err != nil {
+		if err := transfer.Export(r.Context(), transfer.File{Store: s, Query: query.Events{Types: types}}, w, got.Get("format"), types, func(int64) {}); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -280,7 +277,7 @@ func TestExportFromAServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	server, file := transfer.Server{Client: c, Types: types, Parameters: url.Values{}}, transfer.File{Store: s, Query: query.Events{Types: types}}
-	for _, name := range []string{format.NDJSON, format.CSV} {
+	for _, name := range format.Names {
 		if !bytes.Equal(export(t, server, name), export(t, file, name)) {
 			t.Errorf("%s: it is not the same", name)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -15,6 +16,8 @@ type Asked struct {
 	Eviction   string        `json:"eviction"` // how the page cache was emptied, and how well
 	Answers    []Answer      `json:"answers"`
 	Through    *Through      `json:"through_http,omitempty"` // of the store only
+
+	stayed float64 // share of the page cache, at the worst eviction
 }
 
 // Answer is what a peer answered to a question, and how long it took.
@@ -163,7 +166,6 @@ func exportValues(p peer, q question, a *Answer) error {
 // the page cache.
 func askCold(j job, all []question, result *Asked) error {
 	var opened []time.Duration
-	worst := 0.0
 	for i, q := range all {
 		limit := coldLimit
 		if q.export {
@@ -172,39 +174,58 @@ func askCold(j job, all []question, result *Asked) error {
 		if result.Answers[i].Warm > limit {
 			continue
 		}
-		var took []time.Duration
-		for spent := time.Duration(0); len(took) < coldRuns && spent < coldBudget; {
-			stayed, how, err := evict(j.Dir)
-			if err != nil {
-				return err
-			}
-			if worst = max(worst, stayed); result.Eviction == "" || worst == stayed {
-				result.Eviction = fmt.Sprintf("%s; %.1f%% stayed", how, 100*worst)
-			}
+		took, err := result.cold(j, &opened, func(p peer) (time.Duration, error) {
 			begin := time.Now()
-			p, err := openPeer(j.Peer, j.Dir)
-			if err != nil {
-				return err
-			}
-			asked := time.Now()
+			var err error
 			if q.export {
 				err = exportValues(p, q, &Answer{})
 			} else {
 				_, err = q.ask(p)
 			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", q.name, err)
-			}
-			opened, took = append(opened, asked.Sub(begin)), append(took, time.Since(asked))
-			spent += time.Since(begin)
-			if err := p.Close(); err != nil {
-				return err
-			}
+			return time.Since(begin), err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.name, err)
 		}
-		result.Answers[i].Cold = median(took)
+		result.Answers[i].Cold = took
+		if result.Through == nil || q.export {
+			continue
+		}
+		result.Through.Answers[i].Cold, err = result.cold(j, &opened, func(p peer) (time.Duration, error) { return firstThrough(p, q) })
+		if err != nil {
+			return fmt.Errorf("through HTTP: %s: %w", q.name, err)
+		}
 	}
 	result.OpenCold = median(opened)
 	return nil
+}
+
+// cold returns the median of what ask says it took, and adds to opened how long it
+// took to open the file.
+func (r *Asked) cold(j job, opened *[]time.Duration, ask func(peer) (time.Duration, error)) (time.Duration, error) {
+	var took []time.Duration
+	for spent := time.Duration(0); len(took) < coldRuns && spent < coldBudget; {
+		stayed, how, err := evict(j.Dir)
+		if err != nil {
+			return 0, err
+		}
+		if r.Eviction == "" || stayed > r.stayed {
+			r.stayed, r.Eviction = stayed, fmt.Sprintf("%s; %.1f%% stayed", how, 100*stayed)
+		}
+		begin := time.Now()
+		p, err := openPeer(j.Peer, j.Dir)
+		if err != nil {
+			return 0, err
+		}
+		*opened = append(*opened, time.Since(begin))
+		answered, err := ask(p)
+		if err := errors.Join(err, p.Close()); err != nil {
+			return 0, err
+		}
+		took = append(took, answered)
+		spent += time.Since(begin)
+	}
+	return median(took), nil
 }
 
 func median(took []time.Duration) time.Duration {

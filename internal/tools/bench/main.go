@@ -40,7 +40,8 @@
 //   - HTTP: the same questions to the API over the store, in the same process, by a
 //     client on loopback that keeps its connection, until it has the last byte, which is
 //     compared with what the store answers. Goals are those of the store itself; a
-//     download has none, as it also makes text or Parquet of every event.
+//     download has none, as it also makes text or Parquet of every event. Cold, the
+//     server has just begun, and the client has to connect.
 //
 // Every answer is compared with SQLite's, row by row, the export by digest. One
 // that differs is printed and makes the exit status 1, as every other error does.

@@ -62,9 +62,9 @@ func (p *storePeer) Summary(q question) ([]figures, error) {
 	var rows []figures
 	if q.summary.Interval > 0 {
 		for _, bucket := range result.Series {
-			for value, n := range bucket.Counts {
-				if n > 0 {
-					rows = append(rows, figures{time: bucket.Time, key: value, count: n})
+			for _, n := range bucket.Counts {
+				if n.Value > 0 {
+					rows = append(rows, figures{time: bucket.Time, key: n.Name, count: n.Value})
 				}
 			}
 		}
@@ -77,7 +77,11 @@ func (p *storePeer) Summary(q question) ([]figures, error) {
 		}
 		sums := make([]int64, len(q.sums))
 		for i, column := range q.sums {
-			sums[i] = g.Sums[column]
+			for _, n := range g.Sums {
+				if n.Name == column {
+					sums[i] = n.Value
+				}
+			}
 		}
 		rows = append(rows, figures{key: key, count: g.Count, sums: sums})
 	}

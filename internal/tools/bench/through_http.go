@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/srodi/ebpf-server/internal/api"
@@ -35,6 +36,7 @@ type Through struct {
 // The client does not look at what it gets.
 type ThroughAnswer struct {
 	Warm time.Duration `json:"warm_ns"` // median; of an export, as NDJSON
+	Cold time.Duration `json:"cold_ns"` // median; 0: not asked
 }
 
 // overHTTP is the API over a store.
@@ -118,6 +120,9 @@ func (q question) path() string {
 	for _, column := range q.summary.GroupBy {
 		v.Add("group_by", column)
 	}
+	if q.summary.Sums != nil {
+		v.Set("sums", cmp.Or(strings.Join(q.summary.Sums, ","), "none"))
+	}
 	if q.summary.Top > 0 {
 		v.Set("top", strconv.Itoa(q.summary.Top))
 	}
@@ -178,6 +183,18 @@ func (h *overHTTP) ask(q question, direct *Answer) (a ThroughAnswer, difference 
 	rows := Answer{Rows: got.text(), Events: direct.Events, Digest: direct.Digest, Values: direct.Values}
 	a.Warm, err = h.often(q.path())
 	return a, rows.differs(direct), err
+}
+
+// firstThrough asks a server that has just begun. Its client connects first, as a
+// client has to.
+func firstThrough(p peer, q question) (took time.Duration, err error) {
+	h, err := serveStore(p.(*storePeer))
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	err = h.get(q.path(), io.Discard)
+	return time.Since(begin), errors.Join(err, h.close())
 }
 
 func (h *overHTTP) often(path string) (time.Duration, error) {

@@ -14,14 +14,14 @@ import (
 )
 
 type connectionConnectCall struct {
-	_           structs.HostLayout
-	Sk          uint64
-	Address     uint64
-	SocketState uint32
-	Active      uint8
-	Started     uint8
-	Failed      uint8
-	_           [1]byte
+	_       structs.HostLayout
+	Sk      uint64
+	Address uint64
+	Fd      int32
+	Active  uint8
+	Started uint8
+	Failed  uint8
+	_       [1]byte
 }
 
 type connectionConnection struct {
@@ -343,6 +343,7 @@ const (
 	connectionVarUdpIdleNs             = "udp_idle_ns"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 	connectionVarUnusedNamed           = "unused_named"
+	connectionVarWakeUpBytes           = "wake_up_bytes"
 )
 
 // loadConnection returns the embedded CollectionSpec for connection.
@@ -450,6 +451,7 @@ type connectionVariableSpecs struct {
 	UdpIdleNs             *ebpf.VariableSpec `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
+	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
 
 // connectionObjects contains all objects after they have been loaded into the kernel.
@@ -528,6 +530,7 @@ type connectionVariables struct {
 	UdpIdleNs             *ebpf.Variable `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
+	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
 
 // connectionPrograms contains all programs after they have been loaded into the kernel.

@@ -21,6 +21,7 @@ func BenchmarkDecode(b *testing.B) {
 		records[i] = unsafe.Slice((*byte)(unsafe.Pointer(&e)), unsafe.Sizeof(e))
 	}
 	batch := event.NewBatch(Type, 8192)
+	batch.PrepareAhead(64)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if batch.Len() == 8192 {

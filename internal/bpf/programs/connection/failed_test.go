@@ -108,6 +108,49 @@ func TestLateFailureIsToldOnce(t *testing.T) {
 	}
 }
 
+// One socket fails again and again, at once and in the network: each failure is told,
+// and once.
+func TestOneSocketFailsOften(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "often")
+	refused, unreachable := v4(127, 0, 0, 1, 7001), v4(192, 0, 2, 1, 7002)
+	connect := func(fd int, to unix.Sockaddr, want unix.Errno) {
+		if err := unix.Connect(fd, to); !errors.Is(err, want) {
+			t.Errorf("connect: %v, want %v", err, want)
+		}
+	}
+	ns.Do(t, func() {
+		fd, err := dial(t, unix.SOCK_STREAM, refused, false)
+		defer unix.Close(fd)
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("first connect: %v", err)
+		}
+		connect(fd, unreachable, unix.ENETUNREACH)
+		connect(fd, unreachable, unix.ENETUNREACH)
+		connect(fd, refused, unix.ECONNREFUSED)
+
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Error(err)
+		}
+		connect(fd, refused, unix.EINPROGRESS)
+		r.WaitFor(t, ns, 3, self(t, bpftest.Event{"state": "failed", "error": "ECONNREFUSED"}))
+		// The process takes the error from the socket: nothing is left for connect() to return.
+		if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); unix.Errno(n) != unix.ECONNREFUSED {
+			t.Errorf("SO_ERROR: %v, %v", unix.Errno(n), err)
+		}
+		connect(fd, refused, unix.ECONNABORTED)
+		connect(fd, unreachable, unix.ENETUNREACH)
+	})
+	r.WaitFor(t, ns, 3, self(t, bpftest.Event{"state": "failed", "error": "ENETUNREACH"}))
+	ids := map[string]bool{}
+	for _, e := range r.WaitFor(t, ns, 6, self(t, bpftest.Event{"state": "failed"})) {
+		ids[e["connection_id"]] = true
+	}
+	if len(ids) != 6 {
+		t.Errorf("six attempts have %d ids", len(ids))
+	}
+}
+
 // A connect that the process gives up has no outcome: no return code is made up.
 func TestAbandonedConnect(t *testing.T) {
 	r := bpftest.Start(t, connection.Monitor)

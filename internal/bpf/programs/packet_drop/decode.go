@@ -78,6 +78,9 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	if err := spec.Variables[packetDropVarReceivers].Set(receivers); err != nil {
 		return err
 	}
+	if err := spec.Variables[packetDropVarVsockReceivers].Set(places(host, "virtio_transport_recv_pkt", "virtio_transport_recv_connected")); err != nil {
+		return err
+	}
 	if knowsPurge {
 		return nil
 	}

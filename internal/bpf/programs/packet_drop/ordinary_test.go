@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
@@ -120,5 +122,28 @@ func TestOrdinaryConnections(t *testing.T) {
 				t.Errorf("%d filtered, want at least %d", filtered, each/2)
 			}
 		})
+	}
+}
+
+// What a Unix-domain socket leaves unread is freed with it, by the same function as
+// packets are.
+func TestUnreadUnixMessageIsNoDrop(t *testing.T) {
+	r := bpftest.Start(t, packetdrop.Monitor)
+	before := r.Status().Filtered[bpf.FilteredRule]
+	const messages = 50
+	for range messages {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Write(pair[0], []byte("unread")); err != nil {
+			t.Error(err)
+		}
+		unix.Close(pair[1])
+		unix.Close(pair[0])
+	}
+	r.Events(t, &bpftest.NetNS{}) // counters are read when all is
+	if filtered := r.Status().Filtered[bpf.FilteredRule] - before; filtered < messages {
+		t.Errorf("%d filtered, want at least %d", filtered, messages)
 	}
 }

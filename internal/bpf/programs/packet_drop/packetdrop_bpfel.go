@@ -210,6 +210,8 @@ const (
 	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
+	packetDropVarVsockReceivers        = "vsock_receivers"
+	packetDropVarWakeUpBytes           = "wake_up_bytes"
 )
 
 // loadPacketDrop returns the embedded CollectionSpec for packetDrop.
@@ -299,6 +301,8 @@ type packetDropVariableSpecs struct {
 	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
+	VsockReceivers        *ebpf.VariableSpec `ebpf:"vsock_receivers"`
+	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
 
 // packetDropObjects contains all objects after they have been loaded into the kernel.
@@ -376,6 +380,8 @@ type packetDropVariables struct {
 	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`
+	VsockReceivers        *ebpf.Variable `ebpf:"vsock_receivers"`
+	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
 
 // packetDropPrograms contains all programs after they have been loaded into the kernel.
