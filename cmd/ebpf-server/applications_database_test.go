@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -25,6 +26,12 @@ func startPostgres(h *hosts) (p *process, postmaster owner, programs string) {
 	h.write(folder, "pg_hba.conf", "host all all "+clientIP+"/32 trust\n")
 	p = h.serve(5432, "setpriv", append(asPostgres, program, "-D", folder, "-c", "listen_addresses="+serviceIP,
 		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_connections=on", "-c", "log_line_prefix=%p ")...)
+	eventually(h, func() error { // it listens before it lets anybody in
+		if !strings.Contains(p.output.String(), "ready to accept connections") {
+			return errors.New("PostgreSQL is starting up")
+		}
+		return nil
+	})
 	return p, h.owner(p, program, "postgres"), programs
 }
 
