@@ -1,5 +1,5 @@
-/* Connections: TCP connects and accepts, their ends, connected UDP sockets, and
- * what UDP sockets exchange without connect().
+/* Connections: TCP connects and accepts, their ends, sockets that listen, connected
+ * UDP sockets, and what UDP sockets exchange without connect().
  *
  * TCP. Every change of state of every TCP socket passes inet_sock_set_state:
  *
@@ -8,8 +8,10 @@
  *   SYN_SENT -> CLOSE        "failed" with sk_err, often in softirq
  *   SYN_RECV -> ESTABLISHED  an inbound connection; its owner is the process
  *                            that accepts it, so the event waits for accept
- *   CLOSE    -> LISTEN       in the process that listens; it owns connections
- *                            that end before anybody accepted them
+ *   CLOSE    -> LISTEN       in the process that listens: "listening", once its
+ *                            listen() succeeds. It owns connections that end
+ *                            before anybody accepted them
+ *   LISTEN   -> CLOSE        "stopped"
  *   *        -> CLOSE        "closed"
  *
  * connect() itself is watched for failures that come before any change of
@@ -26,6 +28,7 @@
 #include "connection_calls.h"
 #include "connection_existing.h"
 #include "connection_flows.h"
+#include "connection_listen.h"
 #include "connection_tcp.h"
 #include "connection_udp.h"
 
@@ -201,6 +204,13 @@ int sys_exit_accept4(struct trace_event_raw_sys_exit *ctx)
 	return on_accept_call(ctx->ret);
 }
 
+SEC("tracepoint/syscalls/sys_exit_listen")
+int sys_exit_listen(struct trace_event_raw_sys_exit *ctx)
+{
+	on_listen_call(ctx->ret);
+	return 0;
+}
+
 /* An accept by io_uring completes in a thread of its process. A request that goes
  * on accepting (multishot) is not told with what it gave, only with the number:
  * if that is a descriptor of a connection that waits to be accepted, it was just
@@ -222,6 +232,8 @@ int io_uring_complete(u64 *ctx)
 		bpf_probe_read_kernel(&fd, sizeof(fd), &((struct io_uring_cqe *)args[2])->res);
 	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_ACCEPT))
 		fd = BPF_CORE_READ(req, cqe.res);
+	else if (is_listen_request(req))
+		on_listening(sock_of(BPF_CORE_READ(req, file, private_data)));
 	c = accepted(fd < 0 ? NULL : socket_of_fd(fd), &sk);
 	if (c)
 		on_accept(c);

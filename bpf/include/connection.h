@@ -22,10 +22,13 @@ enum connection_state {
 	STATE_ESTABLISHED = 1,
 	STATE_FAILED,
 	STATE_CLOSED,
+	STATE_LISTENING,
+	STATE_STOPPED, /* it listens no more */
 };
 
 enum direction {
-	DIRECTION_OUTBOUND = 1,
+	DIRECTION_NONE, /* of a socket that listens */
+	DIRECTION_OUTBOUND,
 	DIRECTION_INBOUND,
 };
 
@@ -147,39 +150,6 @@ struct {
 	__type(key, u64);
 	__type(value, struct connect_call);
 } connect_calls SEC(".maps");
-
-struct listener_key {
-	struct address ip;
-	u32 netns;
-	u32 port;
-};
-
-struct listening {
-	struct owner owner;
-	u32 sockets; /* with SO_REUSEPORT several sockets share address and port */
-	u32 shared;  /* ... and belong to different processes: the owner is not known */
-};
-
-/* An entry stays when its last socket closes: the connections that wait to be
- * accepted are ended after that.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct listener_key);
-	__type(value, struct listening);
-} listeners SEC(".maps");
-
-/* The sockets that listen, by address of the struct sock, so that each is
- * counted once in listeners, whether its listen() was seen or an iterator found
- * it. The value is 1 if it was found.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, u8);
-} listening_sockets SEC(".maps");
 
 /* The hooks that count what UDP sockets exchange are attached. */
 const volatile bool counts_udp_bytes = false;
@@ -339,7 +309,8 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 	/* Of one that existed, several processes may hold the socket: then none is known. */
 	if (f->attribution != ATTRIBUTION_NONE && f->owner.process.pid)
 		subject.known |= RULES_OF_PROCESS;
-	if ((f->protocol == IPPROTO_TCP && is_own_api(&f->ends, f->netns)) || is_left_out(&subject)) {
+	/* That the program listens is told: it is no traffic. */
+	if ((f->protocol == IPPROTO_TCP && is_own_api(&f->ends, f->netns) && f->direction != DIRECTION_NONE) || is_left_out(&subject)) {
 		count(COUNTER_EXCLUDED);
 		return NULL;
 	}

@@ -59,29 +59,71 @@ static __always_inline void is_held_too(struct owner *owner, struct task_struct 
 		__builtin_memset(owner, 0, sizeof(*owner));
 }
 
-static __always_inline void listener_exists(const struct sock *sk, struct task_struct *task)
+/* Gives a socket its cookie. The two helpers came with Linux 5.11 and 5.12, as
+ * bpf_check_mtu did; on an older kernel it may have none.
+ */
+static __always_inline u64 cookie_of_file(struct file *file, const struct sock *sk)
 {
-	struct listening new = { .sockets = 1 };
-	struct listener_key key;
-	struct listening *l = listening_of(sk, &key);
-	u64 socket = (u64)sk;
-	u8 *found;
+	struct socket *socket;
+	struct sock *typed;
 
-	if (is_new_listener(sk, 1)) {
-		owner_is(&new.owner, task);
-		if (!l || !l->sockets) {
-			bpf_map_update_elem(&listeners, &key, &new, BPF_ANY);
-			return;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu)) {
+		socket = bpf_sock_from_file(file);
+		if (socket) {
+			typed = socket->sk;
+			if (typed && typed == sk)
+				return bpf_get_socket_cookie(typed);
 		}
-		if (l->owner.process.pid != new.owner.process.pid)
+	}
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter); /* a subflow of MPTCP, too */
+}
+
+/* Where several hold it and none is known to own it, nobody owns what they do not
+ * accept either.
+ */
+static __always_inline void listener_exists(const struct sock *sk, struct file *file, struct task_struct *task)
+{
+	struct connection new = {
+		.facts = { .attribution = ATTRIBUTION_EXISTING, .protocol = IPPROTO_TCP },
+		.established_ns = bpf_ktime_get_boot_ns(),
+		.late = 1,
+	};
+	u64 key = (u64)sk;
+	struct connection *c = connection_of(key);
+	struct listening *l;
+
+	if (c) {
+		if (c->facts.attribution != ATTRIBUTION_EXISTING)
+			return;
+		is_held_too(&c->facts.owner, task);
+		l = c->facts.owner.process.pid ? NULL : listening_with(&c->facts);
+		if (l)
 			l->shared = 1;
-		__sync_fetch_and_add(&l->sockets, 1);
 		return;
 	}
-	/* Of a listen() that was seen the owner is known. */
-	found = bpf_map_lookup_elem(&listening_sockets, &socket);
-	if (found && *found && l && !belongs_to(task, l->owner.process.pid))
-		l->shared = 1;
+	owner_is(&new.facts.owner, task);
+	new.facts.cookie = cookie_of_listener(sk);
+	if (!new.facts.cookie)
+		new.facts.cookie = cookie_of_file(file, BPF_CORE_READ(socket_of_file(file), sk));
+	if (!new.facts.cookie)
+		new.facts.cookie = number_without_cookie();
+	new.facts.netns = netns_of(sk);
+	endpoints_of(sk, &new.facts.ends);
+	if (!remember(key, &new, BPF_NOEXIST))
+		return;
+	/* It may have ended before the entry was there. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
+		add_listener(&new.facts);
+	else
+		forget(key);
+}
+
+static __always_inline void listener_exists_told(const struct sock *sk)
+{
+	struct connection *c = connection_of((u64)sk);
+
+	if (c && c->facts.attribution == ATTRIBUTION_EXISTING && may_announce(c))
+		tell_listening(c);
 }
 
 /* Who opened a connection. Of a connect the kernel counts one more sequence number
@@ -106,25 +148,6 @@ static __always_inline u8 direction_of(const struct sock *sk, const struct facts
 	if (state == TCP_SYN_RECV || numbers == payload)
 		return DIRECTION_INBOUND;
 	return listener_of(f) ? DIRECTION_INBOUND : DIRECTION_OUTBOUND;
-}
-
-/* Gives a socket its cookie. The two helpers came with Linux 5.11 and 5.12, as
- * bpf_check_mtu did; on an older kernel it may have none.
- */
-static __always_inline u64 cookie_of_file(struct file *file, const struct sock *sk)
-{
-	struct socket *socket;
-	struct sock *typed;
-
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu)) {
-		socket = bpf_sock_from_file(file);
-		if (socket) {
-			typed = socket->sk;
-			if (typed && typed == sk)
-				return bpf_get_socket_cookie(typed);
-		}
-	}
-	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter); /* a subflow of MPTCP, too */
 }
 
 static __always_inline void tcp_exists(const struct sock *sk, u64 cookie, int state, struct task_struct *task)
@@ -231,7 +254,9 @@ static __always_inline int socket_exists(struct bpf_iter__task_file *ctx, enum p
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (protocol == IPPROTO_TCP && state == TCP_LISTEN) {
 		if (pass == PASS_LISTENERS)
-			listener_exists(sk, task);
+			listener_exists(sk, file, task);
+		else if (pass == PASS_TOLD)
+			listener_exists_told(sk);
 	} else if (protocol == IPPROTO_TCP) {
 		if (pass == PASS_CONNECTIONS && state != TCP_CLOSE)
 			tcp_exists(sk, cookie_of_file(file, sk), state, task);

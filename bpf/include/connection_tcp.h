@@ -1,6 +1,7 @@
 /* TCP connections, told by the changes of state of their sockets. */
 #pragma once
 
+#include "connection_listen.h"
 #include "connection_reset.h"
 
 static __always_inline void tcp_established(const struct connection *c)
@@ -117,84 +118,6 @@ static __always_inline void forget_ends(const struct facts *f)
 		return;
 	hash = hash_of_ends(&f->ends, f->netns);
 	bpf_map_delete_elem(&connections_by_ends, &hash);
-}
-
-/* Who listens where these ends were accepted. Who does now comes before who did
- * so last.
- */
-static __always_inline struct listening *listener_of(const struct facts *f)
-{
-	struct listener_key key = { .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
-	struct listening *l, *best = NULL;
-	int i;
-
-	for (i = 0; i < 3; i++) {
-		if (i == 1)
-			__builtin_memset(&key.ip, 0, sizeof(key.ip)); /* listens on :: */
-		if (i == 2)
-			address_from_v4(&key.ip, 0); /* listens on 0.0.0.0 */
-		l = bpf_map_lookup_elem(&listeners, &key);
-		if (l && (!best || (l->sockets && !best->sockets)))
-			best = l;
-	}
-	return best;
-}
-
-/* Fills in the process that listens, if there is just one such process. */
-static __always_inline void owner_is_listener(struct facts *f)
-{
-	struct listening *l = listener_of(f);
-
-	if (!l || l->shared)
-		return;
-	f->owner = l->owner;
-	f->attribution = ATTRIBUTION_LISTENER;
-}
-
-static __always_inline struct listening *listening_of(const struct sock *sk, struct listener_key *key)
-{
-	struct endpoints ends = {};
-
-	endpoints_of(sk, &ends);
-	key->ip = ends.local;
-	key->port = ends.local_port;
-	key->netns = netns_of(sk);
-	return bpf_map_lookup_elem(&listeners, key);
-}
-
-static __always_inline bool is_new_listener(const struct sock *sk, u8 found)
-{
-	u64 key = (u64)sk;
-
-	return !bpf_map_update_elem(&listening_sockets, &key, &found, BPF_NOEXIST);
-}
-
-static __always_inline void on_listen(const struct sock *sk)
-{
-	struct listening l = { .sockets = 1 };
-	struct listener_key key;
-	struct listening *same = listening_of(sk, &key);
-
-	if (!is_new_listener(sk, 0))
-		return;
-	owner_is_current(&l.owner);
-	if (same && same->sockets) {
-		if (same->owner.process.pid != l.owner.process.pid)
-			same->shared = 1;
-		__sync_fetch_and_add(&same->sockets, 1);
-		return;
-	}
-	bpf_map_update_elem(&listeners, &key, &l, BPF_ANY);
-}
-
-static __always_inline void on_listen_end(const struct sock *sk)
-{
-	struct listener_key key;
-	struct listening *l = listening_of(sk, &key);
-	u64 socket = (u64)sk;
-
-	if (!bpf_map_delete_elem(&listening_sockets, &socket) && l && l->sockets)
-		__sync_fetch_and_add(&l->sockets, -1);
 }
 
 /* The first subflow of the MPTCP connection that this socket joins. The kernel

@@ -51,7 +51,7 @@ func TestFloodIsAccountedFor(t *testing.T) {
 			onlyOwn := include != ""
 			eventually(t, func() error {
 				for _, p := range s.programs().Programs {
-					recorded, filtered := int64(4*connections), int64(4*otherConnections)
+					recorded, filtered := eventsOf(connections), eventsOf(otherConnections)
 					if p.Name == "packet_drop" {
 						recorded, filtered = drops, otherDrops
 					}

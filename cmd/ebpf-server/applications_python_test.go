@@ -62,7 +62,7 @@ func openSessions(h *hosts, connecting *process, client, service owner) map[*bpf
 				h.Errorf("recorded is %+v; ss shows it of process %d: %v", e, whose.PID, shown)
 			}
 		}
-		if all := h.events(ns); len(established) != pythonSessions || len(all) != pythonSessions {
+		if all := h.events(ns, ofConnections...); len(established) != pythonSessions || len(all) != pythonSessions {
 			h.Errorf("%s: ss shows %d open connections; %d are recorded as established, in %d events", ns.Name, pythonSessions, len(established), len(all))
 		}
 	}

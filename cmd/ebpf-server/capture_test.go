@@ -13,6 +13,10 @@ import (
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 )
 
+// eventsOf is how many events traffic makes: four of each connection, and two of the
+// socket that listens for them.
+func eventsOf(connections int64) int64 { return 4*connections + 2 }
+
 // traffic makes n connections of 100 bytes out and 50 back in the namespace and
 // returns the process ids of both sides.
 func traffic(t testing.TB, ns *bpftest.NetNS, n int) (server, client int) {

@@ -25,7 +25,8 @@ func connectionsCommand() *cobra.Command {
 	var q question
 	c := command("connections [CONNECTION_ID | FILTER...]", "Show what was open at a moment, or the story of one connection",
 		`Shows the connections that were open at a moment, also those that had been open for
-days, with their owner and age; filters are as for events. With the connection_id of
+days, and the TCP sockets that listened (state=listening), with their owner and age;
+filters are as for events. With the connection_id of
 an event it tells the story of that one: its events, and the drops of its packets.`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 			t := daemon.Lives()
@@ -62,6 +63,7 @@ an event it tells the story of that one: its events, and the drops of its packet
 			return nil
 		})
 	c.Example = `  ebpf-server connections --time 03:12 destination_port=5432
+  ebpf-server connections --time -2d state=listening
   ebpf-server connections 6f1c2a90-1a2b --since -1d`
 	q.addFlags(c, lifeFlags)
 	q.addOutput(c, "table", "json")

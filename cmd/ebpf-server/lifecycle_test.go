@@ -27,8 +27,8 @@ func TestRestart(t *testing.T) {
 	first := start(t, binary, db)
 	serverPID, clientPID := traffic(t, ns, n)
 	eventually(t, func() error {
-		if got := first.summary("connections", in(ns)); got.Count != 4*n {
-			return fmt.Errorf("%d events before the restart, want %d", got.Count, 4*n)
+		if got := first.summary("connections", in(ns)); got.Count != eventsOf(n) {
+			return fmt.Errorf("%d events before the restart, want %d", got.Count, eventsOf(n))
 		}
 		return nil
 	})
@@ -42,8 +42,8 @@ func TestRestart(t *testing.T) {
 		query url.Values
 		want  int64
 	}{
-		{"window", query(window...), 4 * n},
-		{"server's pid", query(append(window, "pid", strconv.Itoa(serverPID))...), 2 * n},
+		{"window", query(window...), eventsOf(n)},
+		{"server's pid", query(append(window, "pid", strconv.Itoa(serverPID))...), 2*n + 2},
 		{"client's pid", query(append(window, "pid", strconv.Itoa(clientPID))...), 2 * n},
 		{"command", query(append(window, "command", "tclient", "state", "closed")...), n},
 		{"before the window", query("netns", ns.Inode, "until", begin.Format(time.RFC3339Nano)), 0},
@@ -152,8 +152,8 @@ func TestKill(t *testing.T) {
 	first := start(t, binary, db, "--config", config)
 	traffic(t, ns, 50)
 	eventually(t, func() error {
-		if got := first.summary("connections", in(ns)).Count; got != 200 {
-			return fmt.Errorf("%d events, want 200", got)
+		if got := first.summary("connections", in(ns)).Count; got != eventsOf(50) {
+			return fmt.Errorf("%d events, want %d", got, eventsOf(50))
 		}
 		if _, all := first.storedEvents(); !all {
 			return errors.New("events are still in memory")
@@ -169,8 +169,8 @@ func TestKill(t *testing.T) {
 
 	second := start(t, binary, db, "--config", config)
 	got := second.summary("connections", in(ns))
-	if got.Count != 200 {
-		t.Errorf("%d events after the kill, want 200", got.Count)
+	if got.Count != eventsOf(50) {
+		t.Errorf("%d events after the kill, want %d", got.Count, eventsOf(50))
 	}
 	if got.Coverage.Complete || got.Coverage.Gaps[len(got.Coverage.Gaps)-1].Reason != "crashed" {
 		t.Errorf("coverage over the kill: %+v", got.Coverage)

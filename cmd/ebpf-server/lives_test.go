@@ -34,6 +34,9 @@ type opened struct {
 func (s *server) openAt(ns *bpftest.NetNS, moment time.Time, pairs ...string) opened {
 	s.t.Helper()
 	q := query(append(pairs, "netns", ns.Inode, "protocol", "tcp")...)
+	if !q.Has("state") { // or also what listens
+		q.Set("state", "established")
+	}
 	if !q.Has("limit") {
 		q.Set("limit", "1000")
 	}

@@ -52,8 +52,8 @@ func TestOffline(t *testing.T) {
 	const n = 300
 	traffic(t, ns, n)
 	eventually(t, func() error {
-		if got := s.summary("connections", in(ns)).Count; got != 4*n {
-			return fmt.Errorf("%d events, want %d", got, 4*n)
+		if got := s.summary("connections", in(ns)).Count; got != eventsOf(n) {
+			return fmt.Errorf("%d events, want %d", got, eventsOf(n))
 		}
 		return nil
 	})
@@ -64,8 +64,8 @@ func TestOffline(t *testing.T) {
 
 	fromServer := asked("export", "--server", s.url)
 	fromCopy := asked("export", "--db", path("copy.db"))
-	if fromServer != fromCopy || strings.Count(fromCopy, "\n") != 4*n {
-		t.Errorf("export from the server has %d lines, from the copy %d, want %d alike", strings.Count(fromServer, "\n"), strings.Count(fromCopy, "\n"), 4*n)
+	if fromServer != fromCopy || strings.Count(fromCopy, "\n") != int(eventsOf(n)) {
+		t.Errorf("export from the server has %d lines, from the copy %d, want %d alike", strings.Count(fromServer, "\n"), strings.Count(fromCopy, "\n"), eventsOf(n))
 	}
 	for _, format := range []string{"ndjson", "parquet"} {
 		asked("export", "--db", path("copy.db"), path("out."+format))
@@ -208,7 +208,7 @@ func TestPinsAndSIGHUP(t *testing.T) {
 		}
 		return nil
 	})
-	if got := s.summary("connections", in(kept)).Count; got != 40 {
-		t.Errorf("%d pinned events, want 40", got)
+	if got := s.summary("connections", in(kept)).Count; got != eventsOf(10) {
+		t.Errorf("%d pinned events, want %d", got, eventsOf(10))
 	}
 }

@@ -284,8 +284,8 @@ func TestPrivilegesThatAreKept(t *testing.T) {
 			ns := bpftest.NewNetNS(t, "kept")
 			traffic(t, ns, 10)
 			eventually(t, func() error {
-				if got := s.summary("connections", in(ns)).Count; got != 40 {
-					return fmt.Errorf("%d events, want 40", got)
+				if got := s.summary("connections", in(ns)).Count; got != eventsOf(10) {
+					return fmt.Errorf("%d events, want %d", got, eventsOf(10))
 				}
 				return nil
 			})

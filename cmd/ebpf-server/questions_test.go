@@ -28,7 +28,7 @@ type answering struct {
 	*server
 	copied string
 	ns     *bpftest.NetNS
-	n      int // connections, each with four events
+	n      int // connections
 	since  string
 	until  string
 }
@@ -40,8 +40,8 @@ func newAnswering(t *testing.T) answering {
 	a.since = time.Now().UTC().Format(time.RFC3339Nano)
 	traffic(t, a.ns, a.n)
 	eventually(t, func() error {
-		if got := a.summary("connections", in(a.ns)).Count; got != int64(4*a.n) {
-			return fmt.Errorf("%d events, want %d", got, 4*a.n)
+		if got := a.summary("connections", in(a.ns)).Count; got != eventsOf(int64(a.n)) {
+			return fmt.Errorf("%d events, want %d", got, eventsOf(int64(a.n)))
 		}
 		return nil
 	})
@@ -133,22 +133,22 @@ func TestTables(t *testing.T) {
 			t.Errorf("%d rows of %s, want %d:\n%s", got, state, want, events)
 		}
 	}
-	if !strings.Contains(events, fmt.Sprintf("\n%d events\n", 4*a.n)) {
-		t.Errorf("it does not say that there are %d events:\n%s", 4*a.n, events)
+	if all := eventsOf(int64(a.n)); !strings.Contains(events, fmt.Sprintf("\n%d events\n", all)) {
+		t.Errorf("it does not say that there are %d events:\n%s", all, events)
 	}
 	if got := ask("events", "--limit", "3", "--total", "command=tclient", "state!=closed"); strings.Count(got, " established ") != 3 || !strings.Contains(got, fmt.Sprintf("3 of %d events", a.n)) {
 		t.Errorf("of the clients' connections, 3 of %d should be shown:\n%s", a.n, got)
 	}
 	summary := ask("summary", "--group-by", "command", "--type", "connection")
-	for _, name := range []string{"tclient", "tserver"} {
-		row := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +%d +%d +%d `, name, 2*a.n, a.n, a.n))
+	for name, listening := range map[string]int{"tclient": 0, "tserver": 1} {
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +%d +%d +%d +%d +%d `, name, 2*a.n+2*listening, a.n, a.n, listening, listening))
 		if !row.MatchString(summary) {
 			t.Errorf("summary lacks %v:\n%s", row, summary)
 		}
 	}
 	// An operator without = is all key in a URL.
-	if got := ask("summary", "duration_ns>0", "duration_ns<10s"); !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d `, 2*a.n, 2*a.n)).MatchString(got) {
-		t.Errorf("%d connections ended within 10 s:\n%s", 2*a.n, got)
+	if got := ask("summary", "duration_ns>0", "duration_ns<10s"); !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d +1 `, 2*a.n+1, 2*a.n)).MatchString(got) {
+		t.Errorf("%d connections and what listened ended within 10 s:\n%s", 2*a.n, got)
 	}
 	if !strings.Contains(summary, "complete: all of ") {
 		t.Errorf("summary does not say that all was recorded:\n%s", summary)
@@ -187,8 +187,8 @@ func TestConnectionsVerb(t *testing.T) {
 	}
 	eventually(t, func() error {
 		open := ask("destination_port=" + port)
-		if !regexp.MustCompile(`^open at .*: 2\n`).MatchString(open) || strings.Count(open, c.LocalAddr().String()) != 2 {
-			return fmt.Errorf("two ends are open:\n%s", open)
+		if !regexp.MustCompile(`^open at .*: 3\n`).MatchString(open) || strings.Count(open, c.LocalAddr().String()) != 2 || strings.Count(open, " listening ") != 1 {
+			return fmt.Errorf("two ends are open, and a socket listens:\n%s", open)
 		}
 		return nil
 	})
@@ -221,7 +221,7 @@ func TestAtAndWindow(t *testing.T) {
 	middle := time.Now()
 	for _, form := range []string{"2006-01-02 15:04:05", "15:04:05", time.RFC3339} {
 		got := verb(t, "summary", "--type", "connection", "--server", a.url, "--netns", a.ns.Inode, "--at", middle.Format(form), "--window", "10m")
-		if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d `, 4*a.n, 2*a.n)).MatchString(got) || !strings.Contains(got, "(10m)") {
+		if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +%d `, eventsOf(int64(a.n)), 2*a.n)).MatchString(got) || !strings.Contains(got, "(10m)") {
 			t.Errorf("--at %s:\n%s", middle.Format(form), got)
 		}
 	}
@@ -249,7 +249,7 @@ func TestTerminal(t *testing.T) {
 		rows := 0
 		for line := range strings.Lines(run("X=", strconv.Itoa(columns))) {
 			line = strings.TrimRight(colour.ReplaceAllString(line, ""), "\r\n")
-			if !strings.Contains(line, "established") && !strings.Contains(line, "closed") {
+			if !strings.Contains(line, "established") && !strings.Contains(line, "closed") && !strings.Contains(line, "stopped") {
 				continue
 			}
 			if rows++; utf8.RuneCountInString(line) > columns {

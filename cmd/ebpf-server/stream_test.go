@@ -122,14 +122,15 @@ func TestStream(t *testing.T) {
 	broken := s.follow("", query("netns", ns.Inode))
 	traffic(t, ns, n)
 
-	got, _ := all.events(4 * n)
+	everything := int(eventsOf(n))
+	got, _ := all.events(everything)
 	compareLines(t, "all", got, s.lines(in(ns)))
 	got, _ = closed.events(n)
 	compareLines(t, "filtered", got, s.lines(in(ns, "type", "connection", "state", "closed", "direction", "inbound")))
 
 	var whole []string
 	after := ""
-	for _, some := range []int{1, 99, 500, 4*n - 600} {
+	for _, some := range []int{1, 99, 500, everything - 600} {
 		if after != "" {
 			broken = s.follow(after, query("netns", ns.Inode))
 		}

@@ -97,9 +97,9 @@ type OpenPage struct {
 // openAt answers with what was open at a moment.
 //
 //	@Summary		What was open at a moment
-//	@Description	What had been established at or before that time and was not closed, also what was opened days before: the events of their beginning. `age_ns` says how long each had been open then. It is left out where the beginning is not known: it was open when the program first saw it (attribution `existing`).
+//	@Description	What had been established at or before that time and was not closed, also what was opened days before, and the TCP sockets that listened (`state=listening` asks for these alone, `state=established` for the others): the events of their beginning. `age_ns` says how long each had been open then. It is left out where the beginning is not known: it was open when the program first saw it (attribution `existing`).
 //	@Description	The answer is made from the recording that the time is in: whenever the program starts, it tells of everything that is open. Where it did not run then, the answer is what was open when the recording before ended: `as_of` has that time, and `coverage` is not complete. It is not complete either if events were lost or removed by retention since that recording began.
-//	@Description	Every column is a filter, of the events that are shown. Every event from the beginning of the recording on is looked at: about 0.6 s of processor time for 10 million. Listening sockets are not recorded as events and not among them.
+//	@Description	Every column is a filter, of the events that are shown. Every event from the beginning of the recording on is looked at: about 0.6 s of processor time for 10 million.
 //	@Tags			events
 //	@ID				open
 //	@Produce		json

@@ -19,7 +19,7 @@ import (
 
 var connectionType = event.MustType(event.Type{
 	Name: "connection", Collection: "connections", Summary: "Connections of this host.", Breakdown: "state", Top: []string{"command", "destination_ip"},
-	Life: &event.Life{ID: "connection_id", Begins: event.Mark{Column: "state", Value: "established"}, Ends: event.Mark{Column: "state", Value: "closed"}},
+	Life: &event.Life{ID: "connection_id", Begins: event.Mark{Column: "state", Values: []string{"established"}}, Ends: event.Mark{Column: "state", Values: []string{"closed"}}},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "Which connection.", Example: "3f2a-1c"},
 		{Name: "state", Kind: event.KindString, Description: "What became of it.", Values: []string{"established", "failed", "closed"}, Example: "closed"},

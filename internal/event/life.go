@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,15 +11,18 @@ import (
 // that neither begins nor ends one is the only one of something that never began.
 type Life struct {
 	ID       string        // the id column that all events of one share ("connection_id")
-	Begins   Mark          // of the event with which one begins; there is one in each run of the program
-	Ends     Mark          // of the event with which one ends
+	Begins   Mark          // of the events with which one begins; each has one in each run of the program
+	Ends     Mark          // of the events with which one ends
 	Found    Mark          // of a beginning that nobody saw: it was there when recording began, at the event's time; optional
 	Duration string        // the int column that says, with Ends, how many ns ago it began; absent if nobody saw it; optional
 	Attempt  time.Duration // it can have been under way for so long before the event that tells that it began, or failed to
 }
 
-// Mark is the value of a text column that tells some events from others.
-type Mark struct{ Column, Value string }
+// Mark is the values of a text column that tell some events from others.
+type Mark struct {
+	Column string
+	Values []string
+}
 
 // Has tells whether an event has the mark.
 func (m Mark) Has(r Row) bool {
@@ -27,7 +31,7 @@ func (m Mark) Has(r Row) bool {
 		return false
 	}
 	text, present := r.String(i)
-	return present && text == m.Value
+	return present && slices.Contains(m.Values, text)
 }
 
 // Ends names the columns that say between whom something passed, to find what
@@ -54,7 +58,7 @@ func (t *Type) checkLife() error {
 		if l.Duration != "" {
 			kinds[l.Duration] = KindInt
 		}
-		if l.Found != (Mark{}) {
+		if l.Found.Column != "" {
 			kinds[l.Found.Column] = KindString
 		}
 		kinds[l.ID], kinds[l.Begins.Column], kinds[l.Ends.Column] = KindID, KindString, KindString

@@ -115,7 +115,7 @@ func (c *census) rows(ids []string) (map[string]event.Row, error) {
 			in = span{min(in.from, c.times[id]), max(in.until, c.times[id]+1)}
 		}
 		search := c.s.newSearch(c.ctx, query.Events{Types: []*event.Type{c.q.Type}, Window: in.window(), Ascending: true, Filters: query.Filters{
-			{Column: life.ID, Values: ids}, {Column: life.Begins.Column, Values: []string{life.Begins.Value}},
+			{Column: life.ID, Values: ids}, {Column: life.Begins.Column, Values: life.Begins.Values},
 		}})
 		found, err := search.step(2*len(ids) + 1)
 		if err != nil {
@@ -154,7 +154,7 @@ func (c *census) ages(rows map[string]event.Row) (map[string]int64, error) {
 		return ages, err
 	}
 	id := c.q.Type.MustColumn(life.ID)
-	filters := query.Filters{{Column: life.ID, Values: found}, {Column: life.Begins.Column, Values: []string{life.Begins.Value}}}
+	filters := query.Filters{{Column: life.ID, Values: found}, {Column: life.Begins.Column, Values: life.Begins.Values}}
 	t := tale{s: c.s, ctx: c.ctx}
 	return ages, t.each(c.q.Type, before.window(), filters, false, len(found), func(r event.Row) bool {
 		if !life.Found.Has(r) {

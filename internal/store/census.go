@@ -164,7 +164,7 @@ func (n *taker) batch(b *event.Batch, in span) {
 
 func (n *taker) some(b *event.Batch, in span, first, end int) {
 	ids, times := &b.Columns[n.id], b.Columns[event.Time].Ints
-	begins, ends := codeOf(&b.Columns[n.begins], n.q.Type.Life.Begins), codeOf(&b.Columns[n.ends], n.q.Type.Life.Ends)
+	begins, ends := marked(&b.Columns[n.begins], n.q.Type.Life.Begins), marked(&b.Columns[n.ends], n.q.Type.Life.Ends)
 	clear(n.slots)
 	n.begun, n.rest = n.begun[:0], n.rest[:0]
 	n.over, n.wanted = sizedClear(n.over, b.Len()), sizedClear(n.wanted, b.Len())
@@ -172,13 +172,13 @@ func (n *taker) some(b *event.Batch, in span, first, end int) {
 		if times[row] < in.from || times[row] >= in.until || ids.Codes[row] == 0 {
 			continue
 		}
-		if b.Columns[n.begins].Codes[row] == begins && begins != 0 {
+		if begins[b.Columns[n.begins].Codes[row]] {
 			n.slots[n.slot(ids, row)] = int32(row) + 1
 			n.begun = append(n.begun, int32(row))
 		}
 	}
 	for row := first; row < end; row++ {
-		if b.Columns[n.ends].Codes[row] != ends || ends == 0 || times[row] < in.from || times[row] >= in.until || ids.Codes[row] == 0 {
+		if !ends[b.Columns[n.ends].Codes[row]] || times[row] < in.from || times[row] >= in.until || ids.Codes[row] == 0 {
 			continue
 		}
 		if begun := n.slots[n.slot(ids, row)]; begun != 0 {
@@ -234,8 +234,14 @@ func (n *taker) slot(ids *event.Vector, row int) int {
 	}
 }
 
-// codeOf returns the code that a mark has in a column; 0: no event has it.
-func codeOf(v *event.Vector, m event.Mark) uint32 { return uint32(slices.Index(v.Dict, m.Value) + 1) }
+// marked tells of each code in a column whether it is a value of the mark.
+func marked(v *event.Vector, m event.Mark) []bool {
+	codes := make([]bool, 1+len(v.Dict))
+	for i, text := range v.Dict {
+		codes[1+i] = slices.Contains(m.Values, text)
+	}
+	return codes
+}
 
 // sizedClear returns n zeros, in the same memory if there is room.
 func sizedClear(s []bool, n int) []bool {

@@ -19,13 +19,13 @@ var (
 	callType = event.MustType(event.Type{
 		Name: "call", Collection: "calls", Summary: "Calls.", Breakdown: "state",
 		Life: &event.Life{
-			ID: "call_id", Begins: event.Mark{Column: "state", Value: "begun"}, Ends: event.Mark{Column: "state", Value: "over"},
-			Found: event.Mark{Column: "known_by", Value: "look"}, Duration: "lasted", Attempt: time.Minute,
+			ID: "call_id", Begins: event.Mark{Column: "state", Values: []string{"begun", "open"}}, Ends: event.Mark{Column: "state", Values: []string{"over", "shut"}},
+			Found: event.Mark{Column: "known_by", Values: []string{"look"}}, Duration: "lasted", Attempt: time.Minute,
 		},
 		Ends: &event.Ends{Protocol: "by", Source: [2]string{"from_ip", "from_port"}, Destination: [2]string{"to_ip", "to_port"}},
 		Columns: append([]event.Column{
 			{Name: "call_id", Kind: event.KindID, Description: "."},
-			{Name: "state", Kind: event.KindString, Description: ".", Values: []string{"begun", "over", "refused"}},
+			{Name: "state", Kind: event.KindString, Description: ".", Values: []string{"begun", "over", "refused", "open", "shut"}},
 			{Name: "known_by", Kind: event.KindString, Description: "."},
 			{Name: "lasted", Kind: event.KindInt, Description: "."},
 		}, endColumns()...),
@@ -127,10 +127,14 @@ func TestAtAgainstAllEvents(t *testing.T) {
 	var all []call
 	for id := range int64(n) {
 		began := begin.Add(time.Duration(r.Int64N(int64(50 * time.Hour))))
-		all = append(all, call{at: began, id: id, state: "begun"})
+		begun, over := "begun", "over"
+		if id%3 == 0 {
+			begun, over = "open", "shut"
+		}
+		all = append(all, call{at: began, id: id, state: begun})
 		if r.IntN(20) > 0 {
 			lasted := time.Duration(r.ExpFloat64() * float64([]time.Duration{time.Second, time.Hour, 20 * time.Hour}[r.IntN(3)]))
-			all = append(all, call{at: began.Add(lasted), id: id, state: "over", duration: lasted})
+			all = append(all, call{at: began.Add(lasted), id: id, state: over, duration: lasted})
 		}
 		if r.IntN(10) == 0 {
 			all = append(all, call{at: began, id: n + id, state: "refused"})
@@ -158,9 +162,9 @@ func TestAtAgainstAllEvents(t *testing.T) {
 		for _, c := range all {
 			switch {
 			case c.at.After(moment):
-			case c.state == "begun":
+			case c.state == "begun" || c.state == "open":
 				open[c.id] = c.at
-			case c.state == "over":
+			case c.state == "over" || c.state == "shut":
 				delete(open, c.id)
 			}
 		}

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -31,18 +32,19 @@ func (s *Screen) Lives(types []*event.Type, l *Lives) {
 	v := s.eventView(types)
 	head := v.fitTime(l.Events)
 	columns := []column{{name: head}, {name: "event"}, {name: "process"}, {name: "protocol"}, {name: "source"}, {name: "destination"}, {name: "details"}}
+	const age = 1 // before the event
 	if !l.Time.IsZero() {
 		s.say("open at %s: %s\n", s.instant(l.Time), humanize.Comma(int64(l.Total)))
 		if !l.AsOf.Equal(l.Time) {
 			s.warn("nothing was recorded then; this is what was open at %s", s.instant(l.AsOf))
 		}
-		columns[1] = column{name: "age", right: true}
+		columns = slices.Insert(columns, age, column{name: "age", right: true})
 	}
 	rows := make([][]string, len(l.Events))
 	for i, e := range l.Events {
 		rows[i] = v.row(e)
 		if !l.Time.IsZero() {
-			rows[i][1] = v.age(e)
+			rows[i] = slices.Insert(rows[i], age, v.age(e))
 		}
 	}
 	if len(rows) > 0 {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
@@ -83,6 +85,51 @@ func TestOwnerOfDrop(t *testing.T) {
 			}
 			at.Run(t, "nft", "flush ruleset")
 		})
+	}
+}
+
+// What is dropped at a socket that listens is its process's: here the SYNs that the
+// socket's own filter refuses.
+func TestDropOfListener(t *testing.T) {
+	bpftest.RequireRoot(t)
+	host := bpftest.NewHost(t)
+	bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+	drops := bpftest.StartOn(t, packetdrop.Monitor, host, bpf.Options{})
+	arguments, err := host.TracepointArguments("kfree_skb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := bpftest.NewNetNS(t, "listener")
+	ns.Do(t, func() {
+		var config net.ListenConfig
+		config.SetMultipathTCP(false) // which takes no filters
+		listener, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		raw, err := listener.(*net.TCPListener).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuse := unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}}
+		var failed error
+		if err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &refuse)
+		}); err != nil || failed != nil {
+			t.Fatal(err, failed)
+		}
+		if c, err := net.DialTimeout("tcp4", "127.0.0.1:7001", 100*time.Millisecond); err == nil {
+			c.Close()
+			t.Error("connected through a filter that refuses")
+		}
+	})
+	want := bpftest.Event{"destination_port": "7001", "protocol": "tcp"}
+	if arguments >= 4 { // the kernel tells which socket was to receive it
+		want = bpftest.Event{"destination_port": "7001", "protocol": "tcp", "attribution": "receiving_socket", "pid": strconv.Itoa(os.Getpid()), "uid": "0"}
+	}
+	if e := drops.WaitForFirst(t, ns, want); arguments < 4 && e["pid"] != "" {
+		t.Errorf("not known to belong to %s: %v", e["pid"], e)
 	}
 }
 

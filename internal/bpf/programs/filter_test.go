@@ -143,8 +143,31 @@ func TestDropRules(t *testing.T) {
 	r.WaitFor(t, ns, 1, bpftest.Event{"destination_port": "7102", "protocol": "udp"})
 }
 
+// Rules are for sockets that listen, too: their address and port are an end.
+func TestRulesOfListeners(t *testing.T) {
+	r := bpftest.StartWith(t, connection.Monitor, bpf.Options{Exclude: []bpf.Rule{{Ports: [][2]uint16{{7102, 7102}}}, {Networks: network("127.0.0.2/32")}}})
+	ns := bpftest.NewNetNS(t, "listenrules")
+	ns.Do(t, func() {
+		for _, address := range []string{"127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.2:7103", "[::]:7104"} {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			l.Close()
+		}
+	})
+	for _, address := range []string{"127.0.0.1:7101", ":::7104"} {
+		at := strings.LastIndexByte(address, ':')
+		for _, state := range []string{"listening", "stopped"} {
+			r.WaitFor(t, ns, 1, bpftest.Event{"state": state, "destination_ip": address[:at], "destination_port": address[at+1:]})
+		}
+	}
+	r.WaitFor(t, ns, 4, nil)
+}
+
 // The program's own API is left out on both sides of a connection, and nothing
-// else on that port is.
+// else on that port is: that it listens is told.
 func TestOwnAPI(t *testing.T) {
 	bpftest.RequireRoot(t)
 	for i, listen := range []string{"127.0.0.1:0", "[::]:0"} {
@@ -153,10 +176,10 @@ func TestOwnAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 		own := listener.Addr().(*net.TCPAddr).AddrPort()
+		host := &bpftest.NetNS{Inode: inodeOfNetNS(t), Made: time.Now()}
 		r := bpftest.StartWith(t, connection.Monitor, bpf.Options{OwnAPI: own})
 		port := fmt.Sprint(own.Port())
 		target := net.JoinHostPort("127.0.0.1", port)
-		host := &bpftest.NetNS{Inode: inodeOfNetNS(t), Made: time.Now()}
 		client, err := net.Dial("tcp", target)
 		if err != nil {
 			t.Fatal(err)
@@ -181,8 +204,11 @@ func TestOwnAPI(t *testing.T) {
 		if other[0]["state"] != "failed" {
 			t.Errorf("recorded %v", other)
 		}
+		for _, state := range []string{"listening", "stopped"} {
+			r.WaitFor(t, host, 1, bpftest.Event{"destination_port": port, "state": state, "attribution": "existing"})
+		}
 		for _, e := range r.Events(t, host) {
-			if e["destination_port"] == port && e["protocol"] == "tcp" && e["destination_ip"] != "127.0.0.3" {
+			if e["destination_port"] == port && e["protocol"] == "tcp" && e["destination_ip"] != "127.0.0.3" && e["direction"] != "" {
 				t.Errorf("listening on %s: recorded %v", listen, e)
 			}
 		}

@@ -1,6 +1,6 @@
-// Package connection is the monitor of TCP connections, of connected UDP sockets
-// and of what UDP sockets exchange without connect(). How it sees them is told in
-// bpf/connection.c.
+// Package connection is the monitor of TCP connections and of the sockets that
+// listen for them, of connected UDP sockets and of what UDP sockets exchange
+// without connect(). How it sees them is told in bpf/connection.c.
 package connection
 
 import (
@@ -55,11 +55,11 @@ const (
 )
 
 // Type declares the events: one when the outcome of a connection is known, and
-// one when it ends.
+// one when it ends; and the same of a socket that listens.
 var Type = event.MustType(event.Type{
 	Name:       "connection",
 	Collection: "connections",
-	Summary:    "TCP connections, connected UDP sockets and UDP flows without connect: opened, failed and closed, with the process that owns them.",
+	Summary:    "TCP connections, connected UDP sockets and UDP flows without connect: opened, failed and closed, with the process that owns them; and the TCP sockets that listen.",
 	Breakdown:  "state",
 	Failures:   []string{"failed"},
 	Top:        []string{"command", "destination_ip"},
@@ -67,9 +67,9 @@ var Type = event.MustType(event.Type{
 	Derived:    []event.Derived{event.CommunityID()},
 	Life: &event.Life{
 		ID:       "connection_id",
-		Begins:   event.Mark{Column: "state", Value: "established"},
-		Ends:     event.Mark{Column: "state", Value: "closed"},
-		Found:    event.Mark{Column: "attribution", Value: "existing"},
+		Begins:   event.Mark{Column: "state", Values: []string{"established", "listening"}},
+		Ends:     event.Mark{Column: "state", Values: []string{"closed", "stopped"}},
+		Found:    event.Mark{Column: "attribution", Values: []string{"existing"}},
 		Duration: "duration_ns",
 		Attempt:  3 * time.Minute, // connect() tries for 127 s by default (tcp_syn_retries)
 	},
@@ -77,17 +77,17 @@ var Type = event.MustType(event.Type{
 		Protocol: "protocol", Source: [2]string{"source_ip", "source_port"}, Destination: [2]string{"destination_ip", "destination_port"},
 	},
 	Columns: []event.Column{
-		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, unique over reboots.", Example: "6f1c2a90-1a2b"},
-		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends.", Example: "established"},
-		{Name: "direction", Kind: event.KindString, Values: []string{"outbound", "inbound"}, Description: "Who opened it: this host (outbound) or the other side (inbound).", Example: "outbound"},
+		{Name: "connection_id", Kind: event.KindID, Description: "The same for all events of one connection, or of one socket that listens; unique over reboots.", Example: "6f1c2a90-1a2b"},
+		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed", "listening", "stopped"}, Description: "What became of it: established or failed when the outcome is known, closed when it ends. Of a TCP socket that waits for connections: listening when listen() has succeeded, stopped when it listens no more.", Example: "established"},
+		{Name: "direction", Kind: event.KindString, Values: []string{"outbound", "inbound"}, Description: "Who opened it: this host (outbound) or the other side (inbound). Absent of a socket that listens.", Example: "outbound"},
 		{Name: "protocol", Kind: event.KindString, Values: []string{"tcp", "udp"}, Description: "Protocol of the socket; udp is a connected UDP socket or, with attribution datagram, what a process exchanged with one peer over a socket that is not connected to it.", Example: "tcp"},
-		{Name: "source_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that opened it.", Example: "10.0.0.7"},
-		{Name: "source_port", Kind: event.KindInt, Description: "Port of the side that opened it.", Example: "49152"},
-		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that was connected to.", Example: "192.0.2.10"},
-		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Port of the side that was connected to.", Example: "443"},
+		{Name: "source_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that opened it. Absent of a socket that listens.", Example: "10.0.0.7"},
+		{Name: "source_port", Kind: event.KindInt, Description: "Port of the side that opened it. Absent of a socket that listens.", Example: "49152"},
+		{Name: "destination_ip", Kind: event.KindIP, Distinct: true, Description: "Address of the side that was connected to; of a socket that listens, its own: 0.0.0.0 or :: if it listens on all.", Example: "192.0.2.10"},
+		{Name: "destination_port", Kind: event.KindInt, Distinct: true, Description: "Port of the side that was connected to, or that listens.", Example: "443"},
 		{Name: "return_code", Kind: event.KindInt, Description: "0 or the negative errno of the outcome; on closed (TCP), of the end: 0 also when this side gave up (see reset_by). Absent on failed: the process gave up before there was an outcome.", Example: "-111"},
 		{Name: "error", Kind: event.KindString, Description: "Name of that errno.", Example: "ECONNREFUSED"},
-		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From established to closed, of a UDP flow from the first to the last datagram; on closed. Absent if it was established before the monitor started.", Example: "1532000"},
+		{Name: "duration_ns", Kind: event.KindInt, Unit: "ns", Description: "From established to closed, of a UDP flow from the first to the last datagram; on closed. On stopped, for how long it listened. Absent if it was established, or listened, before the monitor started.", Example: "1532000"},
 		{Name: "bytes_sent", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket sent, retransmissions not counted again; on closed. UDP: of all datagrams to the peer; absent if it was connected before the monitor started.", Example: "512"},
 		{Name: "bytes_received", Kind: event.KindInt, Unit: "bytes", Sum: true, Description: "Payload this host's socket received; on closed. UDP: of all datagrams from the peer; absent if it was connected before the monitor started.", Example: "20480"},
 		{Name: "messages_sent", Kind: event.KindInt, Sum: true, Description: "Messages this host's socket sent: datagrams, but several are one if the process leaves it to the kernel to cut them (UDP_SEGMENT); UDP, on closed.", Example: "3"},
@@ -95,6 +95,6 @@ var Type = event.MustType(event.Type{
 		{Name: "retransmits", Kind: event.KindInt, Sum: true, Description: "Segments that were sent again; TCP, on closed.", Example: "0"},
 		{Name: "rtt_us", Kind: event.KindInt, Unit: "us", Description: "Smoothed round trip time at the end, if it was measured; TCP, on closed.", Example: "187"},
 		{Name: "reset_by", Kind: event.KindString, Values: []string{"local", "remote"}, Description: "Who ended it by a reset: this host (local) or the other side (remote); TCP. Absent: nobody did, or it is not known.", Example: "remote"},
-		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing", "datagram"}, Description: "How the owner is known: it connected, it accepted, it listened where nobody accepted, it sent or received the datagrams, or (existing) the connection was there when the monitor started, and it held the socket; the time is then that of the start, and the process is absent where several held it. Absent: the owner is not known.", Example: "connect"},
+		{Name: "attribution", Kind: event.KindString, Values: []string{"connect", "accept", "listener", "existing", "datagram"}, Description: "How the owner is known: it connected, it accepted, it listened (of a connection: and nobody accepted), it sent or received the datagrams, or (existing) the connection, or the listening socket, was there when the monitor started, and it held the socket; the time is then that of the start, and the process is absent where several held it. Absent: the owner is not known.", Example: "connect"},
 	},
 })

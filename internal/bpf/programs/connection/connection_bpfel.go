@@ -301,8 +301,8 @@ const (
 	connectionMapDatagrams             = "datagrams"
 	connectionMapEvents                = "events"
 	connectionMapFlows                 = "flows"
+	connectionMapListenCalls           = "listen_calls"
 	connectionMapListeners             = "listeners"
-	connectionMapListeningSockets      = "listening_sockets"
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
 	connectionMapToldCgroups           = "told_cgroups"
@@ -327,6 +327,7 @@ const (
 	connectionProgSysExitAccept        = "sys_exit_accept"
 	connectionProgSysExitAccept4       = "sys_exit_accept4"
 	connectionProgSysExitConnect       = "sys_exit_connect"
+	connectionProgSysExitListen        = "sys_exit_listen"
 	connectionProgTcpReceiveReset      = "tcp_receive_reset"
 	connectionProgTcpSendReset         = "tcp_send_reset"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
@@ -406,6 +407,7 @@ type connectionProgramSpecs struct {
 	SysExitAccept       *ebpf.ProgramSpec `ebpf:"sys_exit_accept"`
 	SysExitAccept4      *ebpf.ProgramSpec `ebpf:"sys_exit_accept4"`
 	SysExitConnect      *ebpf.ProgramSpec `ebpf:"sys_exit_connect"`
+	SysExitListen       *ebpf.ProgramSpec `ebpf:"sys_exit_listen"`
 	TcpReceiveReset     *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
 	TcpSendReset        *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 }
@@ -423,8 +425,8 @@ type connectionMapSpecs struct {
 	Datagrams         *ebpf.MapSpec `ebpf:"datagrams"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	ListenCalls       *ebpf.MapSpec `ebpf:"listen_calls"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
-	ListeningSockets  *ebpf.MapSpec `ebpf:"listening_sockets"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
@@ -481,8 +483,8 @@ type connectionMaps struct {
 	Datagrams         *ebpf.Map `ebpf:"datagrams"`
 	Events            *ebpf.Map `ebpf:"events"`
 	Flows             *ebpf.Map `ebpf:"flows"`
+	ListenCalls       *ebpf.Map `ebpf:"listen_calls"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
-	ListeningSockets  *ebpf.Map `ebpf:"listening_sockets"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
@@ -501,8 +503,8 @@ func (m *connectionMaps) Close() error {
 		m.Datagrams,
 		m.Events,
 		m.Flows,
+		m.ListenCalls,
 		m.Listeners,
-		m.ListeningSockets,
 		m.MoreConnections,
 		m.Names,
 		m.ToldCgroups,
@@ -554,6 +556,7 @@ type connectionPrograms struct {
 	SysExitAccept       *ebpf.Program `ebpf:"sys_exit_accept"`
 	SysExitAccept4      *ebpf.Program `ebpf:"sys_exit_accept4"`
 	SysExitConnect      *ebpf.Program `ebpf:"sys_exit_connect"`
+	SysExitListen       *ebpf.Program `ebpf:"sys_exit_listen"`
 	TcpReceiveReset     *ebpf.Program `ebpf:"tcp_receive_reset"`
 	TcpSendReset        *ebpf.Program `ebpf:"tcp_send_reset"`
 }
@@ -579,6 +582,7 @@ func (p *connectionPrograms) Close() error {
 		p.SysExitAccept,
 		p.SysExitAccept4,
 		p.SysExitConnect,
+		p.SysExitListen,
 		p.TcpReceiveReset,
 		p.TcpSendReset,
 	)

@@ -114,7 +114,7 @@ func TestTCP(t *testing.T) {
 				}
 				checkDuration(t, established, closed)
 			}
-			if all := r.Events(t, ns); len(all) != 4 {
+			if all := ofConnections(r.Events(t, ns)); len(all) != 4 {
 				t.Errorf("%d events, want 4: %v", len(all), all)
 			}
 		})

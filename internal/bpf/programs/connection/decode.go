@@ -15,7 +15,7 @@ import (
 
 // The numbers are those of the enums in bpf/include/connection.h.
 var (
-	states       = [...]string{1: "established", 2: "failed", 3: "closed"}
+	states       = [...]string{1: "established", 2: "failed", 3: "closed", 4: "listening", 5: "stopped"}
 	directions   = [...]string{1: "outbound", 2: "inbound"}
 	attributions = [...]string{1: "connect", 2: "accept", 3: "listener", 4: "existing", 5: "datagram"}
 	resetters    = [...]string{1: "local", 2: "remote"}
@@ -132,13 +132,21 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	b.SetInt(event.NetNS, int64(e.Facts.Netns))
 	b.SetID(columns.id, d.host.Boot, int64(e.Facts.Cookie|uint64(e.Facts.Attempt)<<attemptShift))
 	b.SetString(columns.state, states[e.State])
-	b.SetString(columns.direction, directions[e.Facts.Direction])
+	listens := e.Facts.Direction == 0
+	if !listens {
+		b.SetString(columns.direction, directions[e.Facts.Direction])
+	}
 	protocol := "tcp"
 	if e.Facts.Protocol == unix.IPPROTO_UDP {
 		protocol = "udp"
 	}
 	b.SetString(columns.protocol, protocol)
-	endpoints(e, b)
+	if listens {
+		b.SetIP(columns.destinationIP, netip.AddrFrom16(e.Facts.Ends.Local.Ip).Unmap())
+		b.SetInt(columns.destinationPort, int64(e.Facts.Ends.LocalPort))
+	} else {
+		endpoints(e, b)
+	}
 	if e.Known&knownCode != 0 {
 		b.SetInt(columns.returnCode, int64(e.ReturnCode))
 		if e.ReturnCode < 0 {
@@ -171,8 +179,8 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {
 	process := bpf.ProcessID{PID: e.Facts.Owner.Process.Pid, ExecID: e.Facts.Owner.Process.ExecId, StartNs: e.Facts.Owner.Process.StartNs}
 	// The process that called listen() may have left the socket to a child and
-	// ended; it owns nothing then.
-	if e.Facts.Attribution == 0 || (attributions[e.Facts.Attribution] == "listener" && !process.Alive()) {
+	// ended; then it has no part in what nobody accepted.
+	if e.Facts.Attribution == 0 || (attributions[e.Facts.Attribution] == "listener" && directions[e.Facts.Direction] == "inbound" && !process.Alive()) {
 		return
 	}
 	b.SetString(columns.attribution, attributions[e.Facts.Attribution])

@@ -136,7 +136,7 @@ func TestExisting(t *testing.T) {
 					t.Errorf("duration %s is told, although nobody saw it begin", d)
 				}
 			}
-			if all := r.Events(t, ns); len(all) != 4 {
+			if all := ofConnections(r.Events(t, ns)); len(all) != 4 {
 				t.Errorf("%d events, want 4: %v", len(all), all)
 			}
 			if lost := r.LostEvents(); len(lost) != 0 {
@@ -180,7 +180,7 @@ func TestExistingOwner(t *testing.T) {
 			t.Errorf("%s: pid %s, but ss says %s", want.what, want.pid, pids)
 		}
 	}
-	if all := r.Events(t, ns); len(all) != len(truth) {
+	if all := ofConnections(r.Events(t, ns)); len(all) != len(truth) {
 		t.Errorf("%d events, but ss has %d connections", len(all), len(truth))
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	opAccept        = 13
 	opConnect       = 16
+	opListen        = 57
 	acceptMultishot = 1
 	enterGetEvents  = 1
 	offsetSQEs      = 0x10000000
@@ -156,4 +157,33 @@ func TestIOUringConnect(t *testing.T) {
 	want := self(t, bpftest.Event{"direction": "outbound", "attribution": "connect", "destination_port": "7001"})
 	r.WaitFor(t, ns, 1, with(want, "state", "established"))
 	r.WaitFor(t, ns, 1, with(want, "state", "closed"))
+}
+
+func TestIOUringListen(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "uring")
+	ns.Do(t, func() {
+		fd := socketOf(t, 0)
+		if err := unix.Bind(fd, v4(127, 0, 0, 1, 7001)); err != nil {
+			t.Fatal(err)
+		}
+		ring := newRing(t)
+		ring.submit(opListen, 0, fd, 0, 0)
+		if result := ring.wait(); result == -int32(unix.EINVAL) {
+			t.Log("listen() by io_uring came with Linux 6.11")
+			unix.Close(fd)
+			return
+		} else if result != 0 {
+			t.Fatalf("listen: %d", result)
+		}
+		checkListening(t, r, ns)
+		ring.submit(opListen, 0, fd, 0, 0)
+		if result := ring.wait(); result != 0 {
+			t.Errorf("listen again: %d", result)
+		}
+		want := self(t, bpftest.Event{"attribution": "listener", "destination_ip": "127.0.0.1", "destination_port": "7001"})
+		r.WaitFor(t, ns, 1, with(want, "state", "listening"))
+		unix.Close(fd)
+		r.WaitFor(t, ns, 1, with(want, "state", "stopped"))
+	})
 }
