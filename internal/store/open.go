@@ -99,7 +99,7 @@ func (s *Store) open() (err error) {
 	if err := checkPath(s.options.Path, s.options.ReadOnly); err != nil {
 		return err
 	}
-	if s.db, err = openFile(s.options.Path, s.options.ReadOnly); err != nil {
+	if s.db, s.file, err = openFile(s.options.Path, s.options.ReadOnly); err != nil {
 		return err
 	}
 	defer func() {
@@ -164,11 +164,14 @@ func reason(err error) error {
 // bbolt's hashmap, which takes any, free pages are soon too scattered for
 // blocks, and a file under retention grows to twice of what it holds. It is read
 // also where nothing is written: storage says how much is free.
-func openFile(path string, readOnly bool) (*bbolt.DB, error) {
-	var db *bbolt.DB
-	err := guard(func() (err error) {
+func openFile(path string, readOnly bool) (db *bbolt.DB, file *os.File, err error) {
+	err = guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout: lockTimeout, ReadOnly: readOnly, PreLoadFreelist: true, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
+			OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+				file, err = os.OpenFile(name, flag, mode)
+				return file, err
+			},
 		})
 		if err == nil {
 			db.AllocSize = growStep
@@ -177,15 +180,15 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, ErrInUse
+		return nil, nil, ErrInUse
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
-		return nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
+		return nil, nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):
-		return nil, fmt.Errorf("cannot be made there: %w; choose another path (--db or storage.path)", reason(err))
+		return nil, nil, fmt.Errorf("cannot be made there: %w; choose another path (--db or storage.path)", reason(err))
 	case err != nil:
-		return nil, reason(err)
+		return nil, nil, reason(err)
 	}
-	return db, nil
+	return db, file, nil
 }
 
 // guard turns a panic into an error: bbolt panics on pages that are damaged,
