@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
@@ -61,9 +60,6 @@ const growStep = 2 << 20
 // read-only, it is left with no map at all, and answers nothing until it is opened again.
 const mapSize = 1 << 30
 
-// maxEncoders are kept for the next blocks; each takes some MB.
-const maxEncoders = 2
-
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = time.Second
 
@@ -84,8 +80,8 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
-		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool), forms: make(map[string]uint32),
-		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), kept: newKeptBlocks(maxKept), stop: make(chan struct{}),
+		types: make(map[string]*event.Type), spares: make(map[string]sparesOfType), forms: make(map[string]uint32),
+		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(spares[*block.Encoder], maxEncoders), buffers: make(spares[[]byte], maxEncoders), kept: newKeptBlocks(maxKept), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
 	s.SetLimits(o.Limits)
@@ -322,7 +318,7 @@ func (s *Store) collectTypes() error {
 	}
 	for name, t := range s.types {
 		s.forms[name] = formOf(t)
-		s.joins[name] = &sync.Pool{New: func() any { return event.NewBatch(t, 0) }}
+		s.spares[name] = newSparesOfType()
 	}
 	return nil
 }

@@ -12,7 +12,7 @@
 // rollups and days (from rows to blocks), view, events, merge and sources
 // (single events), at, census, recordings and story (what was open, and what became of
 // one), summary, scan and parts (figures), blocks, kept and wanted (reading
-// blocks), parallel, readahead, runs, losses, filtered and coverage (how far an answer can
+// blocks), parallel, spares, readahead, runs, losses, filtered and coverage (how far an answer can
 // be trusted), retention and pins, storage and status, check, and snapshot.
 package store
 
@@ -85,8 +85,9 @@ type Store struct {
 	// maintaining is held while rows become blocks, days are joined or old events
 	// are removed. It comes before writing.
 	maintaining sync.Mutex
-	encoders    chan *block.Encoder   // those not in use
-	joins       map[string]*sync.Pool // of *event.Batch, by type, see joined
+	encoders    spares[*block.Encoder]
+	buffers     spares[[]byte]          // for blocks
+	spares      map[string]sparesOfType // by type; the map is not changed after Open
 	limits      atomic.Pointer[Limits]
 	kept        *keptBlocks
 
@@ -193,6 +194,7 @@ func (s *Store) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			s.dropSpares()
 		case <-s.filled:
 		}
 	}
