@@ -125,8 +125,8 @@ func (s *Server) streamEvents(c echo.Context, q query.Events, name string) error
 }
 
 // streamBlocks sends all events as Parquet. What is a block in the file goes out as it
-// is: to take its events out and to encode them again takes three times as long,
-// and a hundred MB more.
+// is: to take its events out and to encode them again takes nearly three
+// times as long, and a hundred MB more.
 func (s *Server) streamBlocks(c echo.Context, q query.Events) error {
 	out := bufio.NewWriterSize(c.Response(), 1<<16) // an error before the first block is still answered as one
 	w, err := format.NewParquetWriter(out, q.Types, q.Fields...)

@@ -337,10 +337,10 @@ func (a *Aggregator) gatherWeights(b *event.Batch, sel []int32) {
 	if a.weight < 0 {
 		return
 	}
-	a.weights = a.weights[:0]
+	a.weights = slices.Grow(a.weights[:0], len(sel))[:len(sel)]
 	ints := b.Columns[a.weight].Ints
-	for _, row := range sel {
-		a.weights = append(a.weights, max(1, ints[row]))
+	for i, row := range sel {
+		a.weights[i] = max(1, ints[row])
 	}
 }
 

@@ -15,6 +15,9 @@ func newCells(sumsOf int) cells { return cells{width: 1, sumsOf: sumsOf} }
 
 func (c *cells) len() int { return len(c.count) }
 
+// reset removes all cells.
+func (c *cells) reset() { c.count, c.counts, c.sums = c.count[:0], c.counts[:0], c.sums[:0] }
+
 // grow makes room for n cells.
 func (c *cells) grow(n int) {
 	if more := n - len(c.count); more > 0 {

@@ -42,6 +42,18 @@ func NewRollup(t *event.Type) *Aggregator {
 	return newAggregator(Summary{Type: t, Lists: RollupColumns(t)})
 }
 
+// Reset forgets what an aggregator made by NewRollup has counted and keeps its
+// memory: an hour of many values takes some MB, in thousands of steps.
+func (a *Aggregator) Reset() {
+	for _, c := range a.columns {
+		c.reset()
+	}
+	for _, l := range a.all() {
+		l.cells.reset()
+	}
+	a.total.grow(1)
+}
+
 // Sections names the sections of rollups that hold the answer, if rollups can
 // answer at all, see FromRollups.
 func (q Summary) Sections() []string {

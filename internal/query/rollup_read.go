@@ -118,16 +118,21 @@ const leftOut = math.MaxUint32
 
 // openSection reads a section up to its values.
 func (a *Aggregator) openSection(name string, data []byte) (*section, error) {
-	s := &section{reader: reader{data: data}, breakdown: make([]uint32, 1, 8)}
+	s := &section{reader: reader{data: data}, breakdown: make([]uint32, 1, 32)}
 	if version := s.byte(); version != sectionVersion {
 		return nil, fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
 	}
 	for range s.count(1) {
-		s.breakdown = append(s.breakdown, a.breakdown.code(value{text: string(s.text())}))
+		text := s.text()
+		code, known := a.breakdown.find(text, 0)
+		if !known {
+			code = a.breakdown.code(value{text: string(text)})
+		}
+		s.breakdown = append(s.breakdown, code)
 	}
 	for range s.count(1) {
-		name := string(s.text())
-		s.sums = append(s.sums, slices.IndexFunc(a.sums, func(at int) bool { return a.query.Type.Columns[at].Name == name }))
+		name := s.text()
+		s.sums = append(s.sums, slices.IndexFunc(a.sums, func(at int) bool { return a.query.Type.Columns[at].Name == string(name) }))
 	}
 	for len(s.sums) > 0 && s.sums[len(s.sums)-1] < 0 { // these need not be read
 		s.sums = s.sums[:len(s.sums)-1]

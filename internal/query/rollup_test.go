@@ -40,6 +40,25 @@ func (a *Aggregator) sections() sections {
 	return s
 }
 
+// An aggregator that is used again knows nothing of what it counted before.
+func TestRollupAfterReset(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	a := NewRollup(flowType)
+	for range 20 {
+		a.Reset()
+		b := flows(randomFlows(r, 1+r.IntN(300))...)
+		if err := a.Add(b, all(b)); err != nil {
+			t.Fatal(err)
+		}
+		want := rollupOf(t, b)
+		for name, section := range a.sections() {
+			if !slices.Equal(section, want[name]) {
+				t.Fatalf("section %q is %x, want %x", name, section, want[name])
+			}
+		}
+	}
+}
+
 // A summary of rollups is that of the events, whatever is asked.
 func TestRollupsAgainstEvents(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))

@@ -50,6 +50,15 @@ func newValueColumn(t *event.Type, asked string) *valueColumn {
 	return v
 }
 
+// reset forgets all values but the absent one.
+func (c *valueColumn) reset() {
+	clear(c.values) // the texts are somebody's
+	c.values = c.values[:1]
+	clear(c.texts)
+	clear(c.numbers)
+	clear(c.ids)
+}
+
 func (c *valueColumn) code(v value) uint32 {
 	if c.networks != nil {
 		v.text = c.networks.mask(v.text)
@@ -153,12 +162,13 @@ func codesOfInts(v *event.Vector, sel []int32, codes []uint32, code func(value) 
 func codesOfTexts(v *event.Vector, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
 	seen := make([]uint32, 1+len(v.Dict)) // 1 + the code; 0: not looked up yet
 	seen[0] = 1
-	for _, row := range sel {
+	codes = codes[:len(sel)] // there is room
+	for i, row := range sel {
 		own := v.Codes[row]
 		if seen[own] == 0 {
 			seen[own] = 1 + code(value{text: v.Dict[own-1]})
 		}
-		codes = append(codes, seen[own]-1)
+		codes[i] = seen[own] - 1
 	}
 	return codes
 }

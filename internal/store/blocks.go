@@ -70,7 +70,13 @@ func (v *view) fetch(b *storedBlock) {
 	if bucket == nil {
 		return
 	}
-	b.value, b.sum = bucket.Get(keyBlock), bucket.Get(keyChecksum)
+	// To find a key bbolt compares it with others, which is to wait for the page
+	// behind the block: here it is the order that tells which is which.
+	cursor := bucket.Cursor()
+	if k, value := cursor.First(); bytes.Equal(k, keyBlock) {
+		b.value = value
+		_, b.sum = cursor.Next()
+	}
 	if !v.s.kept.has(b.blockID) {
 		willNeed(b.value)
 	}

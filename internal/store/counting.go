@@ -207,6 +207,7 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 			return edges, nil
 		}
 	}
+	v.readAheadRollups(t.Name, day, first, until)
 	err = forEachRollup(v.tx, bucketRollups, t.Name, span{first * hour, until * hour}, func(h int64, bucket *bbolt.Bucket) error {
 		if v.s.usable(bucket, t) {
 			c.addRollup(v, bucket, segment{h, 1})

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,12 +64,20 @@ const crashSpeed = 50_000
 // ingestUntilKilled appends and flushes where an earlier process stopped, and
 // seals, joins and removes meanwhile, each as often as it can.
 func ingestUntilKilled(path string, number int64) error {
-	started, now := time.Now(), newClock()
+	// Time begins to pass with the run: one that began after some of the events
+	// would know nothing of their time, nor that retention removed it.
+	now, running := newClock(), atomic.Pointer[time.Time]{}
+	passing := func() time.Time {
+		if since := running.Load(); since != nil {
+			return now.now().Add(crashSpeed * time.Since(*since))
+		}
+		return now.now()
+	}
 	var s *Store
 	err := within(opening, func() (err error) {
 		s, err = Open(Options{
 			Path: path, Types: testTypes, FlushInterval: 3 * time.Millisecond, Limits: crashLimits(number, crashNow),
-			now: func() time.Time { return now.now().Add(crashSpeed * time.Since(started)) }, sealAfter: time.Millisecond,
+			now: passing, sealAfter: time.Millisecond,
 		})
 		if err != nil {
 			return err
@@ -79,6 +88,8 @@ func ingestUntilKilled(path string, number int64) error {
 			return err
 		}
 		now.set(crashNow)
+		begun := time.Now()
+		running.Store(&begun)
 		s.stopped.Go(s.loop)
 		return nil
 	})

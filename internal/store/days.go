@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
@@ -139,7 +138,8 @@ func (s *Store) makeDay(d doneDay) error {
 		if err != nil || len(buckets) < 2 || slices.ContainsFunc(buckets, func(b *bbolt.Bucket) bool { return !s.usable(b, d.t) }) {
 			return err
 		}
-		sum := query.NewRollup(d.t)
+		sum := s.newCount(d.t)
+		defer s.forgetCount(d.t, sum)
 		for _, bucket := range buckets {
 			err := s.codec.addWhole(sum, d.t, bucket, d.first)
 			if tooMany(err) || errors.Is(err, errDamagedRollup) {
@@ -232,7 +232,11 @@ func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error
 		until, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.until)
 		pieces = append(pieces, slice(batch, from, until))
 	}
-	if len(pieces) > 0 {
+	switch len(pieces) {
+	case 0:
+	case 1: // as it is in most hours: it is in order
+		to.AppendRows(pieces[0], nil)
+	default:
 		to.AppendRows(block.Sort(join(pieces)), nil)
 	}
 	return nil

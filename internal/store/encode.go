@@ -49,7 +49,7 @@ func (s *Store) encodePart(p *part) encodedPart {
 			joined := s.joined(batches[at][0].Type)
 			appendAll(joined, batches[at])
 			ofPlace[i] = s.encodeHour(at, joined, at.hour < latest[at.typeName])
-			s.joins[at.typeName].Put(joined) // what is encoded does not refer to it
+			s.spares[at.typeName].joins.put(joined) // what is encoded does not refer to it
 			<-slots
 		})
 	}
@@ -59,14 +59,6 @@ func (s *Store) encodePart(p *part) encodedPart {
 		all.chunks, all.sealed = append(all.chunks, of.chunks...), append(all.sealed, of.sealed...)
 	}
 	return all
-}
-
-// joined returns an empty batch to join others in, which is large in most cases
-// and used again.
-func (s *Store) joined(t *event.Type) *event.Batch {
-	b := s.joins[t.Name].Get().(*event.Batch)
-	b.Reset()
-	return b
 }
 
 // join returns a copy of the events of batches as one, with no other texts than

@@ -40,6 +40,9 @@ func (s *Store) flush(mode flushMode) error {
 	began := time.Now()
 	encoded := s.encodePart(p)
 	err = s.write(p, encoded, r, now)
+	for _, ready := range encoded.sealed {
+		s.forget(ready)
+	}
 	if err != nil && s.isStored(p) {
 		err = nil
 	}

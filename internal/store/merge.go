@@ -9,6 +9,7 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // merge brings the events of file and memory into one order. A source is
@@ -116,10 +117,11 @@ func (m *merge) open(src *source) error {
 	}
 	workers := processors()
 	m.ahead = max(m.ahead, workers)
-	blocks, err := m.nextBlocks(m.ahead)
+	blocks, err := m.nextBlocks(m.reach())
 	if err != nil {
 		return err
 	}
+	blocks = blocks[:min(len(blocks), m.ahead)]
 	err = inParallel(workers, len(blocks), func(_, i int) error { return m.load(blocks[i]) })
 	found, whole := 0, false
 	for _, src := range blocks {
@@ -127,10 +129,22 @@ func (m *merge) open(src *source) error {
 		whole = whole || src.id != nil
 	}
 	if found < m.want && !whole { // to wait for the slowest of a few takes longer than a block too many
-		m.ahead = max(m.ahead, min(4*m.ahead, 16))
+		m.ahead = max(m.ahead, min(4*m.ahead, maxTogether))
 	}
 	m.settle()
 	return err
+}
+
+// maxTogether is how many blocks are loaded, and read ahead, together at most.
+const maxTogether = 16
+
+// reach is how many blocks the system begins to read: more than are loaded next
+// where those will not be the last.
+func (m *merge) reach() int {
+	if m.want > block.MaxRows {
+		return maxTogether
+	}
+	return m.ahead
 }
 
 // settle puts the heap in order after sources were loaded.

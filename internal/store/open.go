@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
@@ -61,9 +60,6 @@ const growStep = 2 << 20
 // read-only, it is left with no map at all, and answers nothing until it is opened again.
 const mapSize = 1 << 30
 
-// maxEncoders are kept for the next blocks; each takes some MB.
-const maxEncoders = 2
-
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = time.Second
 
@@ -84,8 +80,8 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, now: o.now,
-		types: make(map[string]*event.Type), joins: make(map[string]*sync.Pool), forms: make(map[string]uint32),
-		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(chan *block.Encoder, maxEncoders), kept: newKeptBlocks(maxKept), stop: make(chan struct{}),
+		types: make(map[string]*event.Type), spares: make(map[string]sparesOfType), forms: make(map[string]uint32),
+		wake: make(chan struct{}, 1), filled: make(chan struct{}, 1), encoders: make(spares[*block.Encoder], maxEncoders), buffers: make(spares[[]byte], maxEncoders), kept: newKeptBlocks(maxKept), stop: make(chan struct{}),
 		appended: make(map[string]int64), lost: make(map[lossKey]int64), written: make(map[hourOfType]time.Time), sealedAt: make(map[hourOfType]time.Time),
 	}
 	s.SetLimits(o.Limits)
@@ -99,7 +95,7 @@ func (s *Store) open() (err error) {
 	if err := checkPath(s.options.Path, s.options.ReadOnly); err != nil {
 		return err
 	}
-	if s.db, err = openFile(s.options.Path, s.options.ReadOnly); err != nil {
+	if s.db, s.file, err = openFile(s.options.Path, s.options.ReadOnly); err != nil {
 		return err
 	}
 	defer func() {
@@ -164,11 +160,14 @@ func reason(err error) error {
 // bbolt's hashmap, which takes any, free pages are soon too scattered for
 // blocks, and a file under retention grows to twice of what it holds. It is read
 // also where nothing is written: storage says how much is free.
-func openFile(path string, readOnly bool) (*bbolt.DB, error) {
-	var db *bbolt.DB
-	err := guard(func() (err error) {
+func openFile(path string, readOnly bool) (db *bbolt.DB, file *os.File, err error) {
+	err = guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout: lockTimeout, ReadOnly: readOnly, PreLoadFreelist: true, FreelistType: bbolt.FreelistArrayType, InitialMmapSize: mapSize,
+			OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+				file, err = os.OpenFile(name, flag, mode)
+				return file, err
+			},
 		})
 		if err == nil {
 			db.AllocSize = growStep
@@ -177,15 +176,15 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, ErrInUse
+		return nil, nil, ErrInUse
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
-		return nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
+		return nil, nil, fmt.Errorf("not a bbolt file, or damaged: %w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):
-		return nil, fmt.Errorf("cannot be made there: %w; choose another path (--db or storage.path)", reason(err))
+		return nil, nil, fmt.Errorf("cannot be made there: %w; choose another path (--db or storage.path)", reason(err))
 	case err != nil:
-		return nil, reason(err)
+		return nil, nil, reason(err)
 	}
-	return db, nil
+	return db, file, nil
 }
 
 // guard turns a panic into an error: bbolt panics on pages that are damaged,
@@ -319,7 +318,7 @@ func (s *Store) collectTypes() error {
 	}
 	for name, t := range s.types {
 		s.forms[name] = formOf(t)
-		s.joins[name] = &sync.Pool{New: func() any { return event.NewBatch(t, 0) }}
+		s.spares[name] = newSparesOfType()
 	}
 	return nil
 }

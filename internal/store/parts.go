@@ -17,6 +17,7 @@ func (v *view) blocksOf(t *event.Type, day int64, in span, w wanted, do func(b s
 	if err != nil {
 		return err
 	}
+	v.readAheadBlocks(t.Name, in)
 	for _, g := range segments {
 		if s := g.span(); s.from >= in.until || s.until <= in.from {
 			continue

@@ -143,6 +143,7 @@ func (s *Store) sealHour(ctx context.Context, at hourOfType, all bool) error {
 		}
 		more = ready.partly
 		err = s.update(func(tx *bbolt.Tx) error { return s.putSealed(tx, ready) })
+		s.forget(ready)
 		if errors.Is(err, errRowsChanged) {
 			return nil // a flush has made blocks of them
 		}
@@ -214,39 +215,36 @@ func (s *Store) appendChunk(to *event.Batch, value []byte) error {
 // encodeSealed encodes sorted events of the hour, each piece as one block if it
 // can be.
 func (s *Store) encodeSealed(to *sealed, pieces ...*event.Batch) (err error) {
-	count := query.NewRollup(to.t)
+	count := s.newCount(to.t)
 	for _, b := range pieces {
 		if to.blocks, err = s.encodeBlocks(to.blocks, b); err != nil {
 			return err
 		}
-		if err == nil {
-			err = count.Add(b, allRows(b.Len()))
+		if count == nil {
+			continue
 		}
-		if tooMany(err) {
-			count, err = nil, nil
+		switch err = count.Add(b, allRows(b.Len())); {
+		case tooMany(err):
+			count = nil
+		case err != nil:
+			return err
 		}
 	}
 	if to.rollup = noRollup(); count != nil {
 		to.count, to.rollup = count, s.codec.encodeRollup(to.t, count)
 	}
-	return err
+	return nil
 }
 
-// encoder returns an encoder, which has large buffers and is to be released.
-func (s *Store) encoder() (*block.Encoder, error) {
-	select {
-	case e := <-s.encoders:
-		return e, nil
-	default:
-		return block.NewEncoder()
+// forget lets what was used for blocks be used for the next, when they are stored or not.
+func (s *Store) forget(ready *sealed) {
+	if ready.count != nil {
+		s.forgetCount(ready.t, ready.count)
 	}
-}
-
-func (s *Store) release(e *block.Encoder) {
-	select {
-	case s.encoders <- e:
-	default:
+	for _, b := range ready.blocks {
+		s.buffers.put(b.block)
 	}
+	ready.count, ready.blocks = nil, nil
 }
 
 // encodeBlocks halves sorted events until each piece fits into a block.
@@ -255,10 +253,10 @@ func (s *Store) encodeBlocks(blocks []encodedBlock, b *event.Batch) ([]encodedBl
 	if err != nil {
 		return blocks, err
 	}
-	defer s.release(encoder)
+	defer s.encoders.put(encoder)
 	times := b.Columns[event.Time].Ints
 	encoded := encodedBlock{rows: int64(len(times)), min: times[0], max: times[len(times)-1]}
-	if encoded.block, err = encoder.Append(make([]byte, 0, len(times)*usualRowBytes), b); err == nil {
+	if encoded.block, err = encoder.Append(s.buffer(len(times)*usualRowBytes), b); err == nil {
 		encoded.index, err = encoder.AppendIndex(nil, b, indexedColumns...)
 	}
 	switch {

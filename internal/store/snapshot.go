@@ -66,7 +66,7 @@ func Compact(ctx context.Context, from, to string, progress func(done, total int
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("compact %s: %w", from, err)
 	}
-	src, err := openFile(from, true)
+	src, _, err := openFile(from, true)
 	if err != nil {
 		return fmt.Errorf("compact %s: %w", from, err)
 	}

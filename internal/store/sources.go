@@ -71,6 +71,10 @@ func (m *merge) addType(typeIndex int, in span) error {
 
 func (m *merge) addBlocks(of *source, g segment) error {
 	t := m.search.types[of.typeIndex]
+	if len(m.search.matchers[of.typeIndex].Filters()) > 0 && !m.view.s.wasReadAhead(t.Name, g.first) { // others will follow
+		day := segment{dayOf(g.first), hoursOfDay}.span()
+		m.view.readAheadBlocks(t.Name, span{max(day.from, of.in.from), min(day.until, of.in.until)})
+	}
 	return m.view.blocks(t, g, of.in, m.search.wanted[of.typeIndex], func(b storedBlock) error {
 		m.view.fetch(&b)
 		m.add(&source{

@@ -12,7 +12,7 @@
 // rollups and days (from rows to blocks), view, events, merge and sources
 // (single events), at, census, recordings and story (what was open, and what became of
 // one), summary, scan and parts (figures), blocks, kept and wanted (reading
-// blocks), parallel, runs, losses, filtered and coverage (how far an answer can
+// blocks), parallel, spares, readahead, runs, losses, filtered and coverage (how far an answer can
 // be trusted), retention and pins, storage and status, check, and snapshot.
 package store
 
@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -72,6 +73,7 @@ type Store struct {
 	log     *slog.Logger
 	now     func() time.Time
 	db      *bbolt.DB
+	file    *os.File // that of db
 	codec   *codec
 	schemas *schemas               // not changed after Open
 	types   map[string]*event.Type // by name; not changed after Open
@@ -83,13 +85,16 @@ type Store struct {
 	// maintaining is held while rows become blocks, days are joined or old events
 	// are removed. It comes before writing.
 	maintaining sync.Mutex
-	encoders    chan *block.Encoder   // those not in use
-	joins       map[string]*sync.Pool // of *event.Batch, by type, see joined
+	encoders    spares[*block.Encoder]
+	buffers     spares[[]byte]          // for blocks
+	spares      map[string]sparesOfType // by type; the map is not changed after Open
 	limits      atomic.Pointer[Limits]
 	kept        *keptBlocks
 
 	// By blockID: what was read since Open. Damaged ones have their span.
 	verified, verifiedIndexes, damaged, damagedIndexes, damagedRollups sync.Map
+	// By hourOfType, and rollups by rollupID of the day: what was read ahead since Open.
+	ahead sync.Map
 
 	wake    chan struct{} // tells the loop that much is pending
 	filled  chan struct{} // tells maintain that an hour has rows for a block
@@ -191,6 +196,7 @@ func (s *Store) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			s.dropSpares()
 		case <-s.filled:
 		}
 	}

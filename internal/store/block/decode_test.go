@@ -44,6 +44,19 @@ func TestDecodeWhatIsEncoded(t *testing.T) {
 			}
 		}
 
+		for _, wanted := range []uint32{gotIndexes[r.IntN(n)], gotIndexes[n-1], 0, 1, 1<<width - 1, r.Uint32()} {
+			places, err := appendPlaces(nil, wanted, n, src)
+			var want []int32
+			for i, index := range gotIndexes {
+				if index == wanted {
+					want = append(want, int32(i))
+				}
+			}
+			if err != nil || !slices.Equal(places, want) {
+				t.Fatalf("index %d, %d bits wide, is at %v of %d: %v, want %v", wanted, src[0], places, n, err, want)
+			}
+		}
+
 		if src, err = new(delta.BinaryPackedEncoding).EncodeInt64(nil, numbers); err != nil {
 			t.Fatal(err)
 		}
@@ -92,6 +105,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, src []byte, n uint16) {
 		src = slices.Clip(src)
 		_ = decodeIndexes(make([]uint32, n), src)
+		_, _ = appendPlaces(nil, uint32(n)/4, int(n), src)
 		_ = decodeDelta(make([]int64, n), int(n), src)
 		_, _ = decodeLevels(make([]bool, n), src)
 		_, _, _ = nextPage(src)

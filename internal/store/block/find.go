@@ -232,19 +232,23 @@ func (c *column) scanIndexes(p *page, wanted []bool, s *scratch) error {
 	if err != nil {
 		return err
 	}
-	s.indexes = sized(s.indexes, present)
-	if err := decodeIndexes(s.indexes, values); err != nil {
-		return err
-	}
-	only := uint32(slices.Index(wanted, true))
-	single := !slices.Contains(wanted[only+1:], true)
-	for i, k := range s.indexes {
-		switch {
-		case single && k != only:
-		case int(k) >= len(wanted):
-			return errIndex(k, len(wanted))
-		case wanted[k]:
-			s.rows = append(s.rows, int32(i))
+	only := slices.Index(wanted, true)
+	if !slices.Contains(wanted[only+1:], true) {
+		if s.rows, err = appendPlaces(s.rows, uint32(only), present, values); err != nil {
+			return err
+		}
+	} else {
+		s.indexes = sized(s.indexes, present)
+		if err := decodeIndexes(s.indexes, values); err != nil {
+			return err
+		}
+		for i, k := range s.indexes {
+			switch {
+			case int(k) >= len(wanted):
+				return errIndex(k, len(wanted))
+			case wanted[k]:
+				s.rows = append(s.rows, int32(i))
+			}
 		}
 	}
 	if p.nulls == 0 {

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 
@@ -148,6 +149,57 @@ func pickIndexes(dst []uint32, places []int32, src []byte) error {
 		first += n
 	}
 	return nil
+}
+
+// appendPlaces appends the places of those of n indexes that are the one wanted.
+func appendPlaces(places []int32, wanted uint32, n int, src []byte) ([]int32, error) {
+	h, err := indexes(src)
+	if err != nil {
+		return places, err
+	}
+	for first := 0; first < n; {
+		length, packed, value, err := h.next(n - first)
+		switch {
+		case err != nil:
+			return places, err
+		case packed != nil:
+			places = appendPacked(places, wanted, first, length, packed, h.width)
+		case value == wanted:
+			for i := range length {
+				places = append(places, int32(first+i))
+			}
+		}
+		first += length
+	}
+	return places, nil
+}
+
+// appendPacked is for packed indexes, of which the first is at a place. Eight at a
+// time it looks whether any can be the one wanted: most are not.
+func appendPacked(places []int32, wanted uint32, at, n int, src []byte, width uint) []int32 {
+	if width <= 16 && wanted>>width == 0 {
+		ones := 1 | 1<<width | 1<<(2*width) | uint64(1)<<(3*width)
+		four, same, high := ones<<width-ones, uint64(wanted)*ones, ones<<(width-1)
+		half, shift := 4*width>>3, 4*width&7
+		for ; n >= 8 && uint(len(src)) >= half+8; at, n, src = at+8, n-8, src[width:] {
+			a := (binary.LittleEndian.Uint64(src) ^ same) & four // 0 in the place of one that is wanted
+			b := (binary.LittleEndian.Uint64(src[half:])>>shift ^ same) & four
+			if ((a-ones)&^a|(b-ones)&^b)&high != 0 { // nothing but a 0 borrows
+				places = appendEach(places, wanted, at, 8, src, width)
+			}
+		}
+	}
+	return appendEach(places, wanted, at, n, src, width)
+}
+
+func appendEach(places []int32, wanted uint32, at, n int, src []byte, width uint) []int32 {
+	mask := uint64(1)<<width - 1
+	for i := range uint(n) {
+		if uint32(load(src, i*width>>3)>>(i*width&7)&mask) == wanted {
+			places = append(places, int32(at)+int32(i))
+		}
+	}
+	return places
 }
 
 func (c *column) pickInts(dst []int64, places []int32, p *page, values []byte, s *scratch) error {
