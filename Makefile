@@ -18,7 +18,9 @@ APPLICATION_PACKAGES := nginx wrk curl postgresql redis-server iperf3 dnsmasq-ba
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 RACE_PACKAGES := gcc libc6-dev
 BENCH_PACKAGES := g++ libc6-dev
-KERNEL_PACKAGES := qemu-system-x86 busybox-static cpio kmod xz-utils debian-archive-keyring
+KERNEL_PACKAGES := qemu-system-x86 cpio kmod xz-utils debian-archive-keyring
+# What kernels of arm64 need more.
+ARM64_PACKAGES := qemu-system-arm
 # For example: make test TESTFLAGS=-v; make test EBPF_SERVER_TEST_KILLS=50 kills the program as often in each test that does.
 TESTFLAGS ?=
 # Which kernels make test-kernels boots, for example KERNELS="5.10 7.3"; all of them if it is empty.
@@ -65,8 +67,8 @@ test: ## Run all tests (as root: also those that load eBPF programs)
 	go test -count=1 -p 1 $(TESTFLAGS) ./...
 	cd internal/tools/bench && CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) ./...
 
-test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md (KERNELS="5.10 7.3" for some)
-	@.ci/packages $(TEST_PACKAGES) $(KERNEL_PACKAGES)
+test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md (KERNELS="5.10 6.12-arm64" for some)
+	@.ci/packages $(KERNEL_PACKAGES) $(if $(findstring arm64,$(or $(KERNELS),all with arm64)),$(ARM64_PACKAGES))
 	@internal/tools/kernels/run $(KERNELS)
 
 check: lint deadcode check-generated ## All that CI checks beside the tests: format, lint, dead code, generated files
