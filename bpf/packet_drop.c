@@ -31,8 +31,8 @@
  *   no packet       what a Unix-domain socket sent, freed with the socket that has
  *                   not read it: it was never on a network
  *   vsock control   a packet of a vsock without data that was acted upon, as credit
- *                   for the sender, freed by virtio_transport_recv_pkt with reason
- *                   NOT_SPECIFIED
+ *                   for the sender, freed by virtio_transport_recv_pkt or the part of
+ *                   it for a connected socket with reason NOT_SPECIFIED
  */
 #include "filter.h"
 #include "packet_drop_flood.h"
@@ -62,7 +62,7 @@ struct place {
 #define PLACES 6
 
 const volatile struct place receivers[PLACES] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
-const volatile struct place vsock_receivers[PLACES] = {}; /* virtio_transport_recv_pkt */
+const volatile struct place vsock_receivers[PLACES] = {}; /* virtio_transport_recv_pkt, _recv_connected */
 const volatile struct place purgers[PLACES] = {}; /* sk_stream_kill_queues, without queue_purge */
 
 static __always_inline bool is_in(u64 location, const volatile struct place *places)

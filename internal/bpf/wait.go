@@ -29,6 +29,9 @@ func newWaiter(ringBuffer *ebpf.Map) (*waiter, error) {
 	}
 	file := os.NewFile(uintptr(fd), "ring buffer")
 	conn, err := file.SyscallConn()
+	if err == nil {
+		err = file.SetReadDeadline(time.Time{}) // fails if it cannot be polled: wait would not wait
+	}
 	if err != nil {
 		_ = file.Close()
 		return nil, err

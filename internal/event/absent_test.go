@@ -92,3 +92,34 @@ func TestAbsentColumns(t *testing.T) {
 	checkOnly(t, some(testType, many, many-1), many, many-1)
 	checkOnly(t, some(testType, 1000, -1), 1000)
 }
+
+// Rows that are prepared ahead are not seen once the batch is finished, whatever was
+// done to it before.
+func TestPrepareAhead(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 9, 20} {
+		for _, at := range []int{-1, 0, n - 1} {
+			b := event.NewBatch(testType, 0)
+			b.PrepareAhead(8)
+			b.AppendRows(some(testType, n, at), nil)
+			b.Append(int64(n)) // prepares rows, which AppendRows must not count
+			b.AppendRows(some(testType, 3, 1), nil)
+			b.Append(int64(n + 4))
+			b.Finish()
+			for i, c := range testType.Columns {
+				if v := &b.Columns[i]; max(len(v.Ints), len(v.Codes)) != n+5 {
+					t.Errorf("column %s has %d rows, want %d", c.Name, max(len(v.Ints), len(v.Codes)), n+5)
+				}
+			}
+			want := []int{n + 2}
+			if at >= 0 {
+				want = []int{at, n + 2}
+			}
+			checkOnly(t, b, n+5, want...)
+			b.Append(int64(n + 5)) // what was finished can be written to
+			b.Finish()
+			if b.Len() != n+6 {
+				t.Errorf("%d rows, want %d", b.Len(), n+6)
+			}
+		}
+	}
+}
