@@ -109,11 +109,11 @@ func BenchmarkNames(b *testing.B) {
 			Container: names.Container{Name: "web-" + text, Image: "registry.example/shop/web:1." + text, Pod: names.Pod{Name: "web-6d4cf56db6-x2x7" + text, Namespace: "shop", Container: "web"}},
 		})
 	}
-	batch := event.NewBatch(namesType, 8192)
+	var batch *event.Batch
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if batch.Len() == 8192 {
-			batch.Reset()
+		if i%8192 == 0 {
+			batch = event.NewBatch(namesType, 8192)
 		}
 		batch.Append(int64(i))
 		n.SetProcess(batch, ProcessID{PID: uint32(i % 8)})

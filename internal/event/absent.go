@@ -19,17 +19,22 @@ func Absent(kind Kind, rows int) (v Vector) {
 		return NewVector(kind, rows)
 	}
 	v.absent = true
-	if kind == KindInt || kind == KindTime || kind == KindID {
+	if kind.hasInts() {
 		v.Ints = noInts[:rows]
 	}
-	if kind == KindInt {
+	if kind.hasValid() {
 		v.Valid = noValid[:rows]
 	}
-	if kind == KindString || kind == KindIP || kind == KindID {
+	if kind.hasCodes() {
 		v.Codes = noCodes[:rows]
 	}
 	return v
 }
+
+// Which slices of a vector are in use.
+func (k Kind) hasInts() bool  { return k == KindInt || k == KindTime || k == KindID }
+func (k Kind) hasValid() bool { return k == KindInt }
+func (k Kind) hasCodes() bool { return k == KindString || k == KindIP || k == KindID }
 
 // setLen changes how many rows there are, within the vector's memory. Only lengths
 // are written: a new slice would be more work for the garbage collector.
@@ -76,13 +81,13 @@ func (v *Vector) len() int { return max(len(v.Ints), len(v.Codes)) }
 // make gives the vector memory of its own, with so many absent values.
 func (v *Vector) make(kind Kind, rows, capacity int) {
 	v.absent = false
-	if kind == KindInt || kind == KindTime || kind == KindID {
+	if kind.hasInts() {
 		v.Ints = make([]int64, rows, capacity)
 	}
-	if kind == KindInt {
+	if kind.hasValid() {
 		v.Valid = make([]bool, rows, capacity)
 	}
-	if kind == KindString || kind == KindIP || kind == KindID {
+	if kind.hasCodes() {
 		v.Codes = make([]uint32, rows, capacity)
 	}
 }
@@ -104,6 +109,11 @@ func (b *Batch) addAbsent(column, rows int) {
 	if v.absent {
 		b.own(column)
 	}
+	v.addZeros(rows)
+}
+
+// addZeros adds absent values; it needs memory of the vector's own.
+func (v *Vector) addZeros(rows int) {
 	v.Ints, v.Valid, v.Codes = addZeros(v.Ints, rows), addZeros(v.Valid, rows), addZeros(v.Codes, rows)
 }
 

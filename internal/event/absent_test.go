@@ -71,15 +71,7 @@ func TestAbsentColumns(t *testing.T) {
 	}
 	joined.AppendRows(some(testType, 5, -1), []int32{1, 3})
 	checkOnly(t, joined, 22, 14)
-	joined.Reset()
-	joined.AppendRows(some(testType, 5, -1), nil)
-	joined.Grow(100)
-	joined.AppendRows(late, []int32{9})
-	checkOnly(t, joined, 6, 5)
-
 	empty := event.NewBatch(testType, 0)
-	empty.AppendRows(some(testType, 5, -1), nil)
-	empty.Reset()
 	empty.AppendRows(some(testType, 5, -1), []int32{2})
 	checkOnly(t, empty, 1)
 

@@ -1,9 +1,6 @@
 package event
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // Vector holds the values of one column of a batch, one entry per row.
 // Which of the slices are in use follows from the column's kind:
@@ -58,36 +55,6 @@ func (b *Batch) Weight() int64 {
 		}
 	}
 	return sum
-}
-
-// Reset removes all rows and keeps the memory.
-func (b *Batch) Reset() {
-	b.spare = 0
-	for i := range b.Columns {
-		v := &b.Columns[i]
-		if v.absent {
-			*v = Absent(b.Type.Columns[i].Kind, 0)
-			continue
-		}
-		v.Ints, v.Valid, v.Codes, v.Dict = v.Ints[:0], v.Valid[:0], v.Codes[:0], v.Dict[:0]
-		clear(v.index)
-	}
-}
-
-// Grow makes room for so many more rows.
-func (b *Batch) Grow(rows int) {
-	for i := range b.Columns {
-		if v := &b.Columns[i]; !v.absent {
-			v.Ints, v.Valid, v.Codes = grow(v.Ints, rows), grow(v.Valid, rows), grow(v.Codes, rows)
-		}
-	}
-}
-
-func grow[T any](s []T, n int) []T {
-	if s == nil { // the column has none
-		return nil
-	}
-	return slices.Grow(s, n)
 }
 
 // Append adds an event at a time in nanoseconds since the Unix epoch.
@@ -240,22 +207,31 @@ func (b *Batch) AppendRows(from *Batch, rows []int32) {
 		case v.absent && (src.Ints != nil || src.Codes != nil):
 			b.own(i)
 		}
-		v.Ints = gather(v.Ints, src.Ints, rows)
-		v.Valid = gather(v.Valid, src.Valid, rows)
-		begin := len(v.Codes)
-		v.Codes = gather(v.Codes, src.Codes, rows)
-
-		known := make([]uint32, 1+len(src.Dict)) // code there to code here
-		codes := v.Codes[begin:]
-		for k, code := range codes {
-			own := known[code]
-			if own == 0 && code != 0 {
-				own = v.code(src.Dict[code-1])
-				known[code] = own
-			}
-			codes[k] = own
-		}
+		v.appendRows(src, rows)
 	}
+}
+
+// appendRows needs memory of the vector's own.
+func (v *Vector) appendRows(src *Vector, rows []int32) {
+	begin := len(v.Codes)
+	v.gather(src, rows)
+	known := make([]uint32, 1+len(src.Dict)) // code there to code here
+	codes := v.Codes[begin:]
+	for k, code := range codes {
+		own := known[code]
+		if own == 0 && code != 0 {
+			own = v.code(src.Dict[code-1])
+			known[code] = own
+		}
+		codes[k] = own
+	}
+}
+
+// gather takes codes as they are.
+func (v *Vector) gather(src *Vector, rows []int32) {
+	v.Ints = gather(v.Ints, src.Ints, rows)
+	v.Valid = gather(v.Valid, src.Valid, rows)
+	v.Codes = gather(v.Codes, src.Codes, rows)
 }
 
 func gather[T any](dst, src []T, rows []int32) []T {

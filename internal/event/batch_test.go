@@ -89,24 +89,6 @@ func TestAppendText(t *testing.T) {
 	}
 }
 
-func TestReset(t *testing.T) {
-	b := event.NewBatch(testType, 0)
-	full(b, 1, "open")
-	full(b, 2, "closed")
-	b.Reset()
-	if b.Len() != 0 {
-		t.Fatalf("%d rows after Reset", b.Len())
-	}
-	full(b, 3, "closed")
-	sparse(b, 4)
-	fresh := event.NewBatch(testType, 0)
-	full(fresh, 3, "closed")
-	sparse(fresh, 4)
-	if got, want := texts(b), texts(fresh); !reflect.DeepEqual(got, want) {
-		t.Errorf("after Reset: got %v, want %v", got, want)
-	}
-}
-
 func TestAppendRows(t *testing.T) {
 	from := event.NewBatch(testType, 0)
 	full(from, 1, "open")

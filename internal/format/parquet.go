@@ -102,7 +102,7 @@ func (p *ParquetWriter) rowGroup(b *event.Batch) (err error) {
 	if n == 0 {
 		return nil
 	}
-	b = block.Sort(b)
+	b = event.Sort(b)
 	p.encoded, err = p.encoder.Append(p.encoded[:0], p.shown(b))
 	switch {
 	case err == nil:

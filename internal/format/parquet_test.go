@@ -218,7 +218,7 @@ func TestBadRowsAmongOthers(t *testing.T) {
 // A row group has events of one type, those of a type are in the order in which
 // they are given, and a block that passes comes after what was given before it.
 func TestParquetWriter(t *testing.T) {
-	flow, drop := block.Sort(random(flowType, 50_000)), block.Sort(random(dropType, 300))
+	flow, drop := event.Sort(random(flowType, 50_000)), event.Sort(random(dropType, 300))
 	encoder, err := block.NewEncoder()
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestParquetWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := block.Sort(random(flowType, 20_000))
+	last := event.Sort(random(flowType, 20_000))
 	want := slices.Concat(rows(drop), rows(flow), rows(drop), rows(flow), rows(flow), rows(last)) // before the batches are taken over
 	var out bytes.Buffer
 	w, err := format.NewParquetWriter(&out, types)

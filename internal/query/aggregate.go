@@ -37,6 +37,7 @@ type Aggregator struct {
 	countNames, sumNames []named // of the answer, in their order
 
 	at      []uint32   // scratch: the group of each row
+	copied  [][]int64  // scratch: columns that are added up, see AddColumn
 	summed  []int32    // scratch: positions in the selection of the rows that have something to add up
 	addends []int64    // scratch: of each of these, a number for each of sums
 	weights []int64    // scratch: how many each row stands for, if there is such a column
@@ -199,10 +200,16 @@ func (a *Aggregator) Columns() []int {
 // different values to be held in memory.
 func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 	for _, c := range a.columns {
-		c.encode(b, sel)
+		c.encode(&b.Columns[c.column], sel)
 	}
-	a.gatherAddends(b, sel)
-	a.gatherWeights(b, sel)
+	var sums [][]int64
+	for _, at := range a.sums {
+		sums = append(sums, b.Columns[at].Ints)
+	}
+	a.gatherAddends(sums, sel)
+	if a.weight >= 0 {
+		a.gatherWeights(&b.Columns[a.weight], sel)
+	}
 	for i, column := range a.stats {
 		a.numbers[i].take(a.query.Type.Columns[column], &b.Columns[column], sel, a.weights)
 	}
@@ -302,14 +309,10 @@ func (l *groupList) key(g int) groupKey {
 
 // gatherAddends collects what is added up, once for all lists: many events have
 // nothing of it. Which ones cannot be predicted, so there is no branch on it.
-func (a *Aggregator) gatherAddends(b *event.Batch, sel []int32) {
+func (a *Aggregator) gatherAddends(columns [][]int64, sel []int32) {
 	a.summed, a.addends = a.summed[:0], a.addends[:0]
-	if len(a.sums) == 0 {
+	if len(columns) == 0 {
 		return
-	}
-	var columns [][]int64
-	for _, at := range a.sums {
-		columns = append(columns, b.Columns[at].Ints)
 	}
 	a.summed = slices.Grow(a.summed, len(sel))[:len(sel)]
 	a.addends = slices.Grow(a.addends, len(sel)*len(columns))[:len(sel)*len(columns)]
@@ -333,14 +336,10 @@ func (a *Aggregator) gatherAddends(b *event.Batch, sel []int32) {
 
 // gatherWeights is for types with a weight. An event without it is one, as those
 // are that were recorded before there was such a column.
-func (a *Aggregator) gatherWeights(b *event.Batch, sel []int32) {
-	if a.weight < 0 {
-		return
-	}
+func (a *Aggregator) gatherWeights(v *event.Vector, sel []int32) {
 	a.weights = slices.Grow(a.weights[:0], len(sel))[:len(sel)]
-	ints := b.Columns[a.weight].Ints
 	for i, row := range sel {
-		a.weights[i] = max(1, ints[row])
+		a.weights[i] = max(1, v.Ints[row])
 	}
 }
 

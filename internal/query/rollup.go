@@ -54,6 +54,36 @@ func (a *Aggregator) Reset() {
 	a.total.grow(1)
 }
 
+// AddColumn is the first step of Add, for an aggregator made by NewRollup and who
+// has one column of the events at a time. All columns must come, whichever
+// of them it needs, then AddRows.
+func (a *Aggregator) AddColumn(column int, v *event.Vector, rows []int32) {
+	for _, c := range a.columns {
+		if c.column == column {
+			c.encode(v, rows)
+		}
+	}
+	if i := slices.Index(a.sums, column); i >= 0 {
+		if a.copied == nil {
+			a.copied = make([][]int64, len(a.sums))
+		}
+		a.copied[i] = append(a.copied[i][:0], v.Ints...)
+	}
+	if column == a.weight {
+		a.gatherWeights(v, rows)
+	}
+}
+
+// AddRows counts the events whose columns have come. It fails as Add does.
+func (a *Aggregator) AddRows(rows []int32) error {
+	a.gatherAddends(a.copied, rows)
+	a.at = slices.Grow(a.at[:0], len(rows))[:len(rows)]
+	for _, l := range a.all() {
+		a.tally(l, l.place(a.at))
+	}
+	return a.checkSize()
+}
+
 // Sections names the sections of rollups that hold the answer, if rollups can
 // answer at all, see FromRollups.
 func (q Summary) Sections() []string {

@@ -117,7 +117,7 @@ func (u *Looker) Keep(b *event.Batch, sel []int32) []int32 {
 // eachGroup finds the group of each selected row that is of one.
 func (u *Looker) eachGroup(b *event.Batch, sel []int32, do func(i int, g uint32)) {
 	for k, c := range u.list.columns {
-		u.codes[k] = c.codesOf(b, sel, u.codes[k][:0], c.known)
+		u.codes[k] = c.codesOf(&b.Columns[c.column], sel, u.codes[k][:0], c.known)
 	}
 	if len(u.list.columns) == 1 {
 		for i, code := range u.codes[0] {

@@ -105,14 +105,13 @@ func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) ui
 }
 
 // encode sets codes to those of the selected rows.
-func (c *valueColumn) encode(b *event.Batch, sel []int32) {
-	c.codes = c.codesOf(b, sel, c.codes[:0], c.code)
+func (c *valueColumn) encode(v *event.Vector, sel []int32) {
+	c.codes = c.codesOf(v, sel, c.codes[:0], c.code)
 }
 
 // codesOf appends the codes of the selected rows, as code says them of values.
-func (c *valueColumn) codesOf(b *event.Batch, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
+func (c *valueColumn) codesOf(v *event.Vector, sel []int32, codes []uint32, code func(value) uint32) []uint32 {
 	codes = slices.Grow(codes, len(sel))
-	v := &b.Columns[c.column]
 	switch c.Kind {
 	case event.KindTime:
 		for _, row := range sel {

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
@@ -167,20 +168,9 @@ func (s *Store) makeDay(d doneDay) error {
 // joinHours makes full blocks of a day out of small ones. Rollups stay as they
 // are. A block that cannot be read keeps its day as it is.
 func (s *Store) joinHours(d doneDay) error {
-	var blocks []encodedBlock
-	rest := event.NewBatch(d.t, 2*block.MaxRows)
-	for hour := d.first; hour < d.first+hoursOfDay; hour++ {
-		if err := s.view(func(v *view) error { return v.appendHour(rest, d.segments, hour) }); err != nil {
-			return err
-		}
-		for rest.Len() >= block.MaxRows || hour == d.first+hoursOfDay-1 && rest.Len() > 0 {
-			n := min(block.MaxRows, rest.Len())
-			var err error
-			if blocks, err = s.encodeBlocks(blocks, slice(rest, 0, n)); err != nil {
-				return err
-			}
-			rest = cloneRows(rest, n, rest.Len())
-		}
+	blocks, err := s.blocksOfDay(d)
+	if err != nil {
+		return err
 	}
 	return s.update(func(tx *bbolt.Tx) error {
 		if unchanged, err := d.isUnchanged(tx); err != nil || !unchanged {
@@ -200,44 +190,62 @@ func (s *Store) joinHours(d doneDay) error {
 	})
 }
 
-// appendHour appends the events of an hour from blocks, in order.
-func (v *view) appendHour(to *event.Batch, segments []segment, hour int64) error {
+// blocksOfDay makes them of the events of a day's blocks, hour by hour.
+func (s *Store) blocksOfDay(d doneDay) (blocks []encodedBlock, err error) {
+	var batches []*event.Batch // of which there are no blocks yet
+	for hour := d.first; hour < d.first+hoursOfDay; hour++ {
+		err := s.view(func(v *view) (err error) {
+			batches, err = v.appendHour(batches, d.t, d.segments, hour)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		last := hour == d.first+hoursOfDay-1
+		for rows := eventsIn(batches); rows >= block.MaxRows || last && rows > 0; rows = eventsIn(batches) {
+			events, n := s.sequence(batches...), min(block.MaxRows, rows)
+			blocks, err = s.encodeBlocks(blocks, piece{events, 0, n}, new(*query.Aggregator))
+			batches = []*event.Batch{events.Batch(n, rows)}
+			s.forgetSequence(events)
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return blocks, nil
+}
+
+// appendHour appends the events of an hour from blocks, those of one time in the order in
+// which they came.
+func (v *view) appendHour(batches []*event.Batch, t *event.Type, segments []segment, hour int64) ([]*event.Batch, error) {
 	in := segment{hour, 1}.span()
 	var blocks []storedBlock
 	for _, g := range segments {
 		if s := g.span(); s.from >= in.until || s.until <= in.from {
 			continue
 		}
-		err := v.blocks(to.Type, g, in, nil, func(b storedBlock) error {
+		err := v.blocks(t, g, in, nil, func(b storedBlock) error {
 			blocks = append(blocks, b)
 			return nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	slices.SortFunc(blocks, func(a, b storedBlock) int { return int(a.number - b.number) })
-	var pieces []*event.Batch
 	for _, b := range blocks {
 		v.fetch(&b)
-		opened, err := v.s.openBlock(b, to.Type)
+		opened, err := v.s.openBlock(b, t)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		batch, err := opened.Read(allColumns(to.Type))
+		batch, err := opened.Read(allColumns(t))
 		if err != nil {
-			return v.s.damage(b, err)
+			return nil, v.s.damage(b, err)
 		}
 		from, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.from)
 		until, _ := slices.BinarySearch(batch.Columns[event.Time].Ints, in.until)
-		pieces = append(pieces, slice(batch, from, until))
+		batches = append(batches, slice(batch, from, until))
 	}
-	switch len(pieces) {
-	case 0:
-	case 1: // as it is in most hours: it is in order
-		to.AppendRows(pieces[0], nil)
-	default:
-		to.AppendRows(block.Sort(join(pieces)), nil)
-	}
-	return nil
+	return batches, nil
 }

@@ -30,12 +30,9 @@ type encodedPart struct {
 // encodePart makes chunks of a part's events, by type and hour, and blocks where
 // there are many: these need not be rows first. Hours are encoded side by side.
 func (s *Store) encodePart(p *part) encodedPart {
-	batches := make(map[hourOfType][]*event.Batch)
-	latest := make(map[string]int64)
+	batches, latest := make(map[hourOfType][]*event.Batch), p.latestHours()
 	for _, m := range p.batches {
-		at := m.place()
-		batches[at] = append(batches[at], m.Batch)
-		latest[at.typeName] = max(latest[at.typeName], at.hour)
+		batches[m.place()] = append(batches[m.place()], m.Batch)
 	}
 	places := slices.SortedFunc(maps.Keys(batches), func(a, b hourOfType) int {
 		return cmp.Or(cmp.Compare(a.typeName, b.typeName), cmp.Compare(a.hour, b.hour))
@@ -46,10 +43,7 @@ func (s *Store) encodePart(p *part) encodedPart {
 	for i, at := range places {
 		slots <- struct{}{}
 		group.Go(func() {
-			joined := s.joined(batches[at][0].Type)
-			appendAll(joined, batches[at])
-			ofPlace[i] = s.encodeHour(at, joined, at.hour < latest[at.typeName])
-			s.spares[at.typeName].joins.put(joined) // what is encoded does not refer to it
+			ofPlace[i] = s.encodeHour(at, batches[at], at.hour < latest[at.typeName])
 			<-slots
 		})
 	}
@@ -61,32 +55,30 @@ func (s *Store) encodePart(p *part) encodedPart {
 	return all
 }
 
-// join returns a copy of the events of batches as one, with no other texts than
+// join returns a copy of the events of batches as one, by time, with no other texts than
 // theirs.
 func join(batches []*event.Batch) *event.Batch {
-	joined := event.NewBatch(batches[0].Type, 0)
-	appendAll(joined, batches)
-	return joined
+	joined := event.NewBatch(batches[0].Type, eventsIn(batches))
+	for _, b := range batches {
+		joined.AppendRows(b, nil)
+	}
+	return event.Sort(joined)
 }
 
-func appendAll(to *event.Batch, batches []*event.Batch) {
-	rows := 0
+func eventsIn(batches []*event.Batch) (rows int) {
 	for _, b := range batches {
 		rows += b.Len()
 	}
-	to.Grow(rows)
-	for _, b := range batches {
-		to.AppendRows(b, nil)
-	}
+	return rows
 }
 
 // encodeHour makes a chunk or blocks of new events of an hour. Rows that the
 // hour has already are older: they go into the blocks before them. Done means
 // that there are events of a later hour.
-func (s *Store) encodeHour(at hourOfType, b *event.Batch, done bool) (e encodedPart) {
-	over := s.isOver(at.hour)
-	if b.Len() >= block.MaxRows || over && b.Len() >= directRows || over && done && b.Len() >= doneRows {
-		ready, rest, err := s.encodeDirect(at, b, over)
+func (s *Store) encodeHour(at hourOfType, batches []*event.Batch, done bool) (e encodedPart) {
+	rows, over := eventsIn(batches), s.isOver(at.hour)
+	if rows >= block.MaxRows || over && rows >= directRows || over && done && rows >= doneRows {
+		ready, rest, err := s.encodeDirect(at, batches, over)
 		if err == nil {
 			e.sealed = []*sealed{ready}
 			if rest != nil {
@@ -96,31 +88,28 @@ func (s *Store) encodeHour(at hourOfType, b *event.Batch, done bool) (e encodedP
 		}
 		s.log.Warn("cannot make blocks of new events; they are stored as rows", "type", at.typeName, "error", err)
 	}
-	e.chunks = s.encodeBatch(nil, block.Sort(b), at.hour)
+	e.chunks = s.encodeBatch(nil, join(batches), at.hour)
 	return e
 }
 
 // encodeDirect makes full blocks, and one of the rest if the hour is over.
-func (s *Store) encodeDirect(at hourOfType, b *event.Batch, over bool) (ready *sealed, rest *event.Batch, err error) {
-	ready, joined, err := s.readRows(at, math.MaxInt)
+func (s *Store) encodeDirect(at hourOfType, batches []*event.Batch, over bool) (ready *sealed, rest *event.Batch, err error) {
+	ready, rows, err := s.readRows(at, math.MaxInt)
 	if err != nil {
 		return nil, nil, err
 	}
 	ready.partly = false
-	if joined.Len() > 0 {
-		b = join([]*event.Batch{joined, b})
+	if rows.Len() > 0 {
+		batches = slices.Concat([]*event.Batch{rows}, batches)
 	}
-	b = block.Sort(b)
-	var pieces []*event.Batch
-	for from := 0; from < b.Len(); from += block.MaxRows {
-		until := min(from+block.MaxRows, b.Len())
-		if until-from < block.MaxRows && !over {
-			rest = cloneRows(b, from, until)
-			break
-		}
-		pieces = append(pieces, slice(b, from, until))
+	events := s.sequence(batches...)
+	defer s.forgetSequence(events)
+	end := events.Len()
+	if left := end % block.MaxRows; left > 0 && !over {
+		end -= left
+		rest = events.Batch(end, events.Len())
 	}
-	return ready, rest, s.encodeSealed(ready, pieces...)
+	return ready, rest, s.encodeSealed(ready, events, end)
 }
 
 // slice returns some rows of a batch, in its memory; only for reading.

@@ -50,3 +50,46 @@ func TestFloodBecomesBlocksAtOnce(t *testing.T) {
 		t.Errorf("gaps are %v, want one from %v", gaps, lastArrived)
 	}
 }
+
+// An import of busy hours becomes blocks at once too, also the few events of another
+// type: what waits in memory must not be forgotten where it is decided that an hour is
+// done with.
+func TestImportBecomesBlocksAtOnce(t *testing.T) {
+	c := newClock()
+	s := openTest(t, Options{Path: testPath(t), now: c.now})
+	start(t, s, "flow", "drop")
+	c.set(begin.Add(1000 * time.Hour))
+	const hours, flows, drops = 8, 45_000, 4_500
+	for hour := range hours {
+		for n := 0; n < flows; n += 1000 {
+			at := begin.Add(time.Duration(hour)*time.Hour + time.Duration(n)*time.Second/20).UnixNano()
+			f, d := event.NewBatch(flowType, 1000), event.NewBatch(dropType, 100)
+			for i := range 1000 {
+				addFlow(f, at+int64(i), int64(n+i))
+			}
+			for i := range drops * 1000 / flows {
+				d.Append(at + int64(i))
+			}
+			for _, b := range []*event.Batch{f, d} {
+				if err := s.AppendWait(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	storage, err := s.Storage(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range storage.Types {
+		if of.Bytes.Rows != 0 || of.Bytes.Blocks == 0 {
+			t.Errorf("%s: rows have %d bytes, blocks %d", of.Name, of.Bytes.Rows, of.Bytes.Blocks)
+		}
+	}
+	flush(t, s)
+	for name, want := range map[string]int64{"flow": hours * flows, "drop": hours * drops} {
+		if got := typeStatus(s, name).Events; got != want {
+			t.Errorf("%d events of %s in the file, want %d", got, name, want)
+		}
+	}
+}

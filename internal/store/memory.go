@@ -15,7 +15,7 @@ const (
 	// flushRows more events than the last flush left start one before its time.
 	flushRows = maxChunkRows
 	// bulkRows pending events, about 22 MB of connections, make AppendWait wait.
-	bulkRows = 3 * flushRows / 2
+	bulkRows = 2 * flushRows
 	// directRows events of an hour that is over become a block at once. Fewer
 	// are rows first, which make a larger block together.
 	directRows = block.MaxRows / 4
@@ -37,6 +37,7 @@ type part struct {
 	since   time.Time // when it began
 	batches []memoryBatch
 	rows    int64
+	latest  map[string]int64 // see latestHours
 	lost    map[lossKey]int64
 	lostAt  time.Time // the first of these may have been lost so early; zero: after since
 
@@ -70,20 +71,42 @@ func (p *part) join(next *part) *part {
 
 // split returns what a flush before its time takes of a part, and what stays
 // in memory for a better one: full blocks are taken, and hours that are over and
-// done with, since there are events of a later one. If that does not help,
-// everything is taken.
+// done with, since there are events of a later one. If much would stay, all hours that
+// are over and make blocks of some size are taken, and if that does not help, everything.
 func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
-	rows, latest := make(map[hourOfType]int), make(map[string]int64)
+	rows, latest := make(map[hourOfType]int), p.latestHours()
 	for _, m := range p.batches {
 		rows[m.place()] += m.Len()
-		latest[m.Type.Name] = max(latest[m.Type.Name], m.place().hour)
 	}
-	room := make(map[hourOfType]int) // in blocks that will be full
-	for at, n := range rows {
-		if room[at] = n - n%block.MaxRows; n >= doneRows && at.hour < latest[at.typeName] && isOver(at.hour) {
-			room[at] = n
+	for _, enough := range []int{math.MaxInt, directRows} {
+		room := make(map[hourOfType]int) // in blocks
+		for at, n := range rows {
+			done := n >= doneRows && at.hour < latest[at.typeName]
+			if room[at] = n - n%block.MaxRows; (done || n >= enough) && isOver(at.hour) {
+				room[at] = n
+			}
+		}
+		taken, left = p.takeOut(room)
+		if taken.latest = latest; left.rows <= bulkRows-flushRows {
+			return taken, left
 		}
 	}
+	return p, newPart(p.number+1, p.since)
+}
+
+// latestHours returns the last hour of each type that there are events of, also what
+// stayed behind when the part was split off.
+func (p *part) latestHours() map[string]int64 {
+	latest := make(map[string]int64)
+	maps.Copy(latest, p.latest)
+	for _, m := range p.batches {
+		latest[m.Type.Name] = max(latest[m.Type.Name], m.place().hour)
+	}
+	return latest
+}
+
+// takeOut returns the first rows of each place, as many as there is room for, and the rest.
+func (p *part) takeOut(room map[hourOfType]int) (taken, left *part) {
 	taken, left = newPart(p.number, p.since), newPart(p.number+1, p.since)
 	taken.lost, taken.lostAt, taken.filtered = p.lost, p.lostAt, p.filtered
 	for _, m := range p.batches {
@@ -92,9 +115,6 @@ func (p *part) split(isOver func(hour int64) bool) (taken, left *part) {
 		room[at] -= n
 		taken.add(m.rows(0, n))
 		left.add(m.rows(n, m.Len()))
-	}
-	if left.rows > bulkRows-flushRows {
-		return p, newPart(p.number+1, p.since)
 	}
 	return taken, left
 }

@@ -165,7 +165,9 @@ func (s *Store) encodeRows(at hourOfType, closed bool) (*sealed, error) {
 	if err != nil || joined.Len() == 0 || !closed && !ready.partly && joined.Len() < block.MaxRows {
 		return nil, err
 	}
-	return ready, s.encodeSealed(ready, block.Sort(joined))
+	events := s.sequence(joined)
+	defer s.forgetSequence(events)
+	return ready, s.encodeSealed(ready, events, events.Len())
 }
 
 // readRows returns the first rows of an hour, at most so many, in the order in
@@ -212,29 +214,27 @@ func (s *Store) appendChunk(to *event.Batch, value []byte) error {
 	return err
 }
 
-// encodeSealed encodes sorted events of the hour, each piece as one block if it
-// can be.
-func (s *Store) encodeSealed(to *sealed, pieces ...*event.Batch) (err error) {
-	count := s.newCount(to.t)
-	for _, b := range pieces {
-		if to.blocks, err = s.encodeBlocks(to.blocks, b); err != nil {
-			return err
-		}
-		if count == nil {
-			continue
-		}
-		switch err = count.Add(b, allRows(b.Len())); {
-		case tooMany(err):
-			count = nil
-		case err != nil:
+// encodeSealed encodes the events of the hour that come first, and counts them.
+func (s *Store) encodeSealed(to *sealed, events *event.Sequence, end int) (err error) {
+	to.count = s.newCount(to.t)
+	for from := 0; from < end; from += block.MaxRows {
+		if to.blocks, err = s.encodeBlocks(to.blocks, piece{events, from, min(from+block.MaxRows, end)}, &to.count); err != nil {
 			return err
 		}
 	}
-	if to.rollup = noRollup(); count != nil {
-		to.count, to.rollup = count, s.codec.encodeRollup(to.t, count)
+	if to.rollup = noRollup(); to.count != nil {
+		to.rollup = s.codec.encodeRollup(to.t, to.count)
 	}
 	return nil
 }
+
+// piece is the events of a sequence from one on and before another.
+type piece struct {
+	*event.Sequence
+	from, until int
+}
+
+func (p piece) rows() int { return p.until - p.from }
 
 // forget lets what was used for blocks be used for the next, when they are stored or not.
 func (s *Store) forget(ready *sealed) {
@@ -247,29 +247,57 @@ func (s *Store) forget(ready *sealed) {
 	ready.count, ready.blocks = nil, nil
 }
 
-// encodeBlocks halves sorted events until each piece fits into a block.
-func (s *Store) encodeBlocks(blocks []encodedBlock, b *event.Batch) ([]encodedBlock, error) {
+// encodeBlocks halves events until each piece fits into a block, and counts them where
+// that is wanted, until there are too many values.
+func (s *Store) encodeBlocks(blocks []encodedBlock, p piece, count **query.Aggregator) ([]encodedBlock, error) {
 	encoder, err := s.encoder()
 	if err != nil {
 		return blocks, err
 	}
 	defer s.encoders.put(encoder)
-	times := b.Columns[event.Time].Ints
-	encoded := encodedBlock{rows: int64(len(times)), min: times[0], max: times[len(times)-1]}
-	if encoded.block, err = encoder.Append(s.buffer(len(times)*usualRowBytes), b); err == nil {
-		encoded.index, err = encoder.AppendIndex(nil, b, indexedColumns...)
-	}
+	encoded, err := s.encodeBlock(encoder, p, *count)
 	switch {
-	case err == nil:
-		return append(blocks, encoded), nil
-	case !errors.Is(err, block.ErrTooLarge) || len(times) == 1:
+	case errors.Is(err, block.ErrTooLarge) && p.rows() > 1:
+		half := p.from + p.rows()/2
+		if blocks, err = s.encodeBlocks(blocks, piece{p.Sequence, p.from, half}, count); err != nil {
+			return blocks, err
+		}
+		return s.encodeBlocks(blocks, piece{p.Sequence, half, p.until}, count)
+	case tooMany(err):
+		*count = nil
+	case err != nil:
 		return blocks, err
 	}
-	half := len(times) / 2
-	if blocks, err = s.encodeBlocks(blocks, slice(b, 0, half)); err != nil {
-		return blocks, err
+	return append(blocks, encoded), nil
+}
+
+// encodeBlock also counts the events, if they fit. If there are too many values to count, the
+// block is good and the error says so.
+func (s *Store) encodeBlock(encoder *block.Encoder, p piece, count *query.Aggregator) (encoded encodedBlock, err error) {
+	encoded.rows = int64(p.rows())
+	if err := encoder.Begin(s.buffer(p.rows()*usualRowBytes), p.Type(), p.rows(), indexedColumns...); err != nil {
+		return encoded, err
 	}
-	return s.encodeBlocks(blocks, slice(b, half, len(times)))
+	rows := allRows(p.rows())
+	for i := range p.Type().Columns {
+		v := p.Column(i, p.from, p.until)
+		if i == event.Time {
+			encoded.min, encoded.max = v.Ints[0], v.Ints[len(v.Ints)-1]
+		}
+		if err := encoder.Column(i, v); err != nil {
+			return encoded, err
+		}
+		if count != nil {
+			count.AddColumn(i, v, rows)
+		}
+	}
+	if encoded.block, err = encoder.End(); err == nil {
+		encoded.index, err = encoder.AppendIndex(nil)
+	}
+	if err != nil || count == nil {
+		return encoded, err
+	}
+	return encoded, count.AddRows(rows)
 }
 
 var errRowsChanged = errors.New("its rows have changed meanwhile")

@@ -44,15 +44,14 @@ func (s spares[T]) drop() {
 	}
 }
 
-// sparesOfType are those for events of a type, one of each: two hours of the same
-// type are seldom written at once, and a batch of a full one has 20 MB.
+// sparesOfType are those for events of a type.
 type sparesOfType struct {
-	joins  spares[*event.Batch]
-	counts spares[*query.Aggregator] // made by query.NewRollup
+	sequences spares[*event.Sequence]
+	counts    spares[*query.Aggregator] // made by query.NewRollup
 }
 
 func newSparesOfType() sparesOfType {
-	return sparesOfType{make(spares[*event.Batch], 1), make(spares[*query.Aggregator], 1)}
+	return sparesOfType{make(spares[*event.Sequence], maxEncoders), make(spares[*query.Aggregator], maxEncoders)}
 }
 
 // dropSpares is for times in which little is written.
@@ -60,18 +59,25 @@ func (s *Store) dropSpares() {
 	s.encoders.drop()
 	s.buffers.drop()
 	for of := range maps.Values(s.spares) {
-		of.joins.drop()
+		of.sequences.drop()
 		of.counts.drop()
 	}
 }
 
-// joined returns an empty batch to join others in.
-func (s *Store) joined(t *event.Type) *event.Batch {
-	if b, ok := s.spares[t.Name].joins.get(); ok {
-		b.Reset()
-		return b
+// sequence returns batches of one type as one. It goes to forgetSequence.
+func (s *Store) sequence(batches ...*event.Batch) *event.Sequence {
+	events, ok := s.spares[batches[0].Type.Name].sequences.get()
+	if !ok {
+		events = new(event.Sequence)
 	}
-	return event.NewBatch(t, 0)
+	events.Set(batches...)
+	return events
+}
+
+func (s *Store) forgetSequence(events *event.Sequence) {
+	of := s.spares[events.Type().Name].sequences
+	events.Forget()
+	of.put(events)
 }
 
 // newCount returns what counts events for a rollup. It goes to forgetCount.

@@ -280,35 +280,6 @@ func TestOtherColumns(t *testing.T) {
 	sameTexts(t, "ReadRows", texts(some), texts(read(t, data, connectionType)))
 }
 
-func TestSort(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 3))
-	for _, rows := range []int{0, 1, 2, 3, 100, 1000} {
-		for _, span := range []int64{1, 10, 1 << 40} {
-			b := event.NewBatch(connectionType, rows)
-			for i := range rows {
-				b.Append(r.Int64N(span) - span/2)
-				b.SetInt(event.PID, int64(i))
-			}
-			type key struct{ time, pid int64 }
-			var got, want []key
-			for i := range rows {
-				want = append(want, key{b.Columns[event.Time].Ints[i], b.Columns[event.PID].Ints[i]})
-			}
-			slices.SortStableFunc(want, func(a, b key) int { return int(min(max(a.time-b.time, -1), 1)) })
-			sorted := block.Sort(b)
-			for i := range rows {
-				got = append(got, key{sorted.Columns[event.Time].Ints[i], sorted.Columns[event.PID].Ints[i]})
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("%d rows, times within %d: not sorted, or not stable", rows, span)
-			}
-			if block.Sort(sorted) != sorted {
-				t.Error("a sorted batch was copied")
-			}
-		}
-	}
-}
-
 func TestAppendRefuses(t *testing.T) {
 	e, err := block.NewEncoder()
 	if err != nil {

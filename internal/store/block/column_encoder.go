@@ -156,6 +156,28 @@ func (e *columnEncoder) encodeInts(v *event.Vector) {
 	}
 }
 
+// differentInts returns the different values of the vector that was just encoded.
+func (e *columnEncoder) differentInts(v *event.Vector) []int64 {
+	if e.encoding != format.RLEDictionary || v.Absent() { // it gave up, or never began
+		e.numbers.reset()
+		for i, n := range v.Ints {
+			if v.Valid[i] {
+				e.numbers.code(n)
+			}
+		}
+	}
+	return e.numbers.values
+}
+
+// differentTexts returns the codes of the different values of the vector that was just
+// encoded.
+func (e *columnEncoder) differentTexts(v *event.Vector) []uint32 {
+	if v.Absent() {
+		return nil
+	}
+	return e.ranking.order
+}
+
 func (e *columnEncoder) encodeTexts(v *event.Vector, kind event.Kind) (err error) {
 	order := e.rank(v.Codes, len(v.Dict))
 	for _, code := range order {

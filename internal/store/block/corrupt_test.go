@@ -146,7 +146,7 @@ func FuzzBlock(f *testing.F) {
 		if err != nil {
 			return
 		}
-		sorted := block.Sort(b)
+		sorted := event.Sort(b)
 		again, err := e.Append(nil, sorted)
 		if err != nil {
 			t.Fatal(err)

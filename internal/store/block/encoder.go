@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/FastFilter/xorfilter"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -18,11 +17,12 @@ var ErrTooLarge = errors.New("too much for one block")
 // Encoder writes blocks and their indexes. It keeps its buffers from one to the
 // next, some 10 MB, and is not safe for concurrent use.
 type Encoder struct {
-	column columnEncoder
-	file   fileWriter
-
-	keys   []uint64 // of an index
-	filter xorfilter.BinaryFuseBuilder
+	t           *event.Type
+	rows        int
+	first, last int64 // times
+	column      columnEncoder
+	file        fileWriter
+	index       indexEncoder
 }
 
 // NewEncoder returns an encoder. It needs no closing.
@@ -39,34 +39,64 @@ func NewEncoder() (*Encoder, error) {
 }
 
 // Append appends the events of a batch to dst as one block. They must be
-// sorted by time (see Sort). Texts that are not UTF-8 are made so.
-func (e *Encoder) Append(dst []byte, b *event.Batch) ([]byte, error) {
-	times := b.Columns[event.Time].Ints
-	switch {
-	case len(times) == 0:
-		return dst, errors.New("encode block: there are no events")
-	case len(times) > MaxRows:
-		return dst, fmt.Errorf("encode block: %d events: %w", len(times), ErrTooLarge)
-	case !slices.IsSorted(times):
-		return dst, errors.New("encode block: events are not sorted by time")
+// sorted by time (see event.Sort). Texts that are not UTF-8 are made so. AppendIndex
+// then makes the index of the columns named.
+func (e *Encoder) Append(dst []byte, b *event.Batch, indexed ...string) ([]byte, error) {
+	if err := e.Begin(dst, b.Type, b.Len(), indexed...); err != nil {
+		return dst, err
 	}
-	e.file.start(dst, b.Type, len(times))
-	for i, c := range b.Type.Columns {
-		if err := e.column.encode(&b.Columns[i], c.Kind, len(times)); err != nil {
-			return dst, fmt.Errorf("encode block: column %s: %w", c.Name, err)
-		}
-		if len(e.column.pages) == 0 {
-			continue
-		}
-		if err := e.file.appendColumn(&e.column, c.Name, c.Kind, i != event.Time); err != nil {
-			return dst, fmt.Errorf("encode block: column %s: %w", c.Name, err)
-		}
-		if i == event.Time { // type comes second, as in the API
-			e.column.encodeConstant(b.Type.Name, len(times))
-			if err := e.file.appendColumn(&e.column, "type", event.KindString, false); err != nil {
-				return dst, fmt.Errorf("encode block: column type: %w", err)
-			}
+	for i := range b.Columns {
+		if err := e.Column(i, &b.Columns[i]); err != nil {
+			return dst, err
 		}
 	}
-	return e.file.finish()
+	return e.End()
 }
+
+// Begin is the first step of Append for who has one column of the events at a time. All
+// columns follow, in the order of the type, then End.
+func (e *Encoder) Begin(dst []byte, t *event.Type, rows int, indexed ...string) error {
+	switch {
+	case rows == 0:
+		return errors.New("encode block: there are no events")
+	case rows > MaxRows:
+		return fmt.Errorf("encode block: %d events: %w", rows, ErrTooLarge)
+	}
+	e.t, e.rows = t, rows
+	e.file.start(dst, t, rows)
+	e.index.start(indexed)
+	return nil
+}
+
+// Column adds a column.
+func (e *Encoder) Column(i int, v *event.Vector) error {
+	if i == event.Time {
+		if !slices.IsSorted(v.Ints) {
+			return errors.New("encode block: events are not sorted by time")
+		}
+		e.first, e.last = v.Ints[0], v.Ints[e.rows-1]
+	}
+	c := e.t.Columns[i]
+	err := e.column.encode(v, c.Kind, e.rows)
+	if err == nil {
+		e.index.add(&e.column, c, v)
+		if len(e.column.pages) == 0 {
+			return nil
+		}
+		err = e.file.appendColumn(&e.column, c.Name, c.Kind, i != event.Time)
+	}
+	if err != nil {
+		return fmt.Errorf("encode block: column %s: %w", c.Name, err)
+	}
+	if i != event.Time {
+		return nil
+	}
+	e.column.encodeConstant(e.t.Name, e.rows) // type comes second, as in the API
+	if err := e.file.appendColumn(&e.column, "type", event.KindString, false); err != nil {
+		return fmt.Errorf("encode block: column type: %w", err)
+	}
+	return nil
+}
+
+// End returns what Begin was given and the block.
+func (e *Encoder) End() ([]byte, error) { return e.file.finish() }

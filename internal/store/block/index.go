@@ -57,71 +57,67 @@ func key(column, value uint64) Key { return Key(xxhash.Sum64Uint64(column ^ valu
 
 func hash(s string) uint64 { return xxhash.Sum64([]byte(s)) }
 
-// AppendIndex appends the index of a batch's events to dst. It has the values
-// of those columns that are named, unless the type lacks them or they are ids:
-// nearly every event has another id, so an index of them would be as large as
+// AppendIndex appends the index of the last block's events to dst. It has the values of
+// those columns that Begin or Append was told, unless the type lacks them or they
+// are ids: nearly every event has another id, so an index of them would be as large as
 // they are.
-func (e *Encoder) AppendIndex(dst []byte, b *event.Batch, columns ...string) ([]byte, error) {
-	times := b.Columns[event.Time].Ints
-	if len(times) == 0 || len(times) > MaxRows {
-		return dst, fmt.Errorf("make index: %d events; there must be 1 to %d", len(times), MaxRows)
-	}
-	e.keys = e.keys[:0]
-	var names []byte
-	n := 0
-	for _, name := range columns {
-		i, ok := b.Type.Column(name)
-		if ok && len(name) <= 0xff && e.addKeys(&b.Columns[i], b.Type.Columns[i]) {
-			names = append(append(names, byte(len(name))), name...)
-			n++
-		}
-	}
+func (e *Encoder) AppendIndex(dst []byte) ([]byte, error) {
 	var filter xorfilter.BinaryFuse[uint8]
-	if len(e.keys) > 0 {
+	if len(e.index.keys) > 0 {
 		var err error
-		if filter, err = xorfilter.BuildBinaryFuse[uint8](&e.filter, e.keys); err != nil {
+		if filter, err = xorfilter.BuildBinaryFuse[uint8](&e.index.filter, e.index.keys); err != nil {
 			return dst, fmt.Errorf("make index: %w", err)
 		}
 	}
-	dst = append(dst, indexVersion, byte(n))
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(times)))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(slices.Min(times)))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(slices.Max(times)))
+	dst = append(dst, indexVersion, e.index.columns)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(e.rows))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(e.first))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(e.last))
 	dst = binary.BigEndian.AppendUint64(dst, filter.Seed)
 	dst = binary.BigEndian.AppendUint32(dst, filter.SegmentLength)
 	dst = binary.BigEndian.AppendUint32(dst, filter.SegmentCount)
-	return append(append(dst, names...), filter.Fingerprints...), nil
+	return append(append(dst, e.index.names...), filter.Fingerprints...), nil
 }
 
-// addKeys adds the keys of the different values of a column, if it can have any.
-func (e *Encoder) addKeys(v *event.Vector, c event.Column) bool {
+// indexEncoder gathers what goes into an index. It keeps its memory.
+type indexEncoder struct {
+	wanted  []string
+	columns byte
+	names   []byte
+	keys    []uint64
+	text    []byte
+	filter  xorfilter.BinaryFuseBuilder
+}
+
+func (x *indexEncoder) start(columns []string) {
+	x.wanted, x.columns, x.names, x.keys = columns, 0, x.names[:0], x.keys[:0]
+}
+
+// add adds the values of a column that was just encoded, if it is wanted and can have any.
+func (x *indexEncoder) add(e *columnEncoder, c event.Column, v *event.Vector) {
+	if !slices.Contains(x.wanted, c.Name) || len(c.Name) > 0xff {
+		return
+	}
 	column := hash(c.Name)
 	switch c.Kind {
 	case event.KindInt:
-		numbers := &e.column.numbers
-		numbers.reset()
-		for i, n := range v.Ints {
-			if v.Valid[i] {
-				numbers.code(n)
-			}
-		}
-		for _, n := range numbers.values {
-			e.keys = append(e.keys, uint64(key(column, uint64(n))))
+		for _, n := range e.differentInts(v) {
+			x.keys = append(x.keys, uint64(key(column, uint64(n))))
 		}
 	case event.KindString, event.KindIP:
-		order, _ := e.column.ranking.of(v.Codes, len(v.Dict)) // only those in use
-		for _, code := range order {
+		for _, code := range e.differentTexts(v) {
 			text := v.Dict[code-1]
 			if c.Kind == event.KindString {
 				text = validText(text)
 			}
-			e.column.one = append(e.column.one[:0], text...)
-			e.keys = append(e.keys, uint64(key(column, xxhash.Sum64(e.column.one))))
+			x.text = append(x.text[:0], text...)
+			x.keys = append(x.keys, uint64(key(column, xxhash.Sum64(x.text))))
 		}
 	default:
-		return false
+		return
 	}
-	return true
+	x.columns++
+	x.names = append(append(x.names, byte(len(c.Name))), c.Name...)
 }
 
 // OpenIndex reads an index. It copies nothing: data must stay as it is while

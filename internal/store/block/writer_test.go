@@ -63,7 +63,7 @@ func writeFile(t testing.TB, blocks ...[]byte) []byte {
 func TestWriter(t *testing.T) {
 	one := event.NewBatch(connectionType, 1)
 	one.Append(1)
-	batches := []*event.Batch{newHost(4).batch(20_000), one, drops(700), newHost(5).batch(300), block.Sort(random(rand.New(rand.NewPCG(1, 2)), 5000))}
+	batches := []*event.Batch{newHost(4).batch(20_000), one, drops(700), newHost(5).batch(300), event.Sort(random(rand.New(rand.NewPCG(1, 2)), 5000))}
 	var blocks [][]byte
 	var want []string
 	for _, b := range batches {

@@ -1,19 +1,15 @@
-package block
+package event
 
-import (
-	"slices"
-
-	"github.com/srodi/ebpf-server/internal/event"
-)
+import "slices"
 
 // Sort returns the events of a batch by time, those of one time in the order
 // in which they were. It returns the batch itself if that is its order.
-func Sort(b *event.Batch) *event.Batch {
-	times := b.Columns[event.Time].Ints
+func Sort(b *Batch) *Batch {
+	times := b.Columns[Time].Ints
 	if slices.IsSorted(times) {
 		return b
 	}
-	sorted := event.NewBatch(b.Type, len(times))
+	sorted := NewBatch(b.Type, len(times))
 	sorted.AppendRows(b, timeOrder(times))
 	return sorted
 }
