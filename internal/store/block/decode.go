@@ -229,9 +229,27 @@ func decodeDelta(dst []int64, all int, src []byte) error {
 	return nil
 }
 
+// unpackDeltas sets dst to the sums of packed differences: of narrow ones four or two
+// at a time.
 func unpackDeltas(dst []int64, src []byte, width uint, least, last int64) int64 {
 	mask := ^uint64(0) >> (64 - width)
 	bit := uint(0)
+	for ; width <= 14 && len(dst) >= 4 && uint64(bit>>3)+8 <= uint64(len(src)); dst = dst[4:] {
+		four := binary.LittleEndian.Uint64(src[bit>>3:]) >> (bit & 7)
+		bit += 4 * width
+		dst[0] = last + least + int64(four&mask)
+		dst[1] = dst[0] + least + int64(four>>width&mask)
+		dst[2] = dst[1] + least + int64(four>>(2*width)&mask)
+		last = dst[2] + least + int64(four>>(3*width)&mask)
+		dst[3] = last
+	}
+	for ; width <= 28 && len(dst) >= 2 && uint64(bit>>3)+8 <= uint64(len(src)); dst = dst[2:] {
+		two := binary.LittleEndian.Uint64(src[bit>>3:]) >> (bit & 7)
+		bit += 2 * width
+		dst[0] = last + least + int64(two&mask)
+		last = dst[0] + least + int64(two>>width&mask)
+		dst[1] = last
+	}
 	for ; width <= 57 && len(dst) > 0 && uint64(bit>>3)+8 <= uint64(len(src)); dst = dst[1:] {
 		last += least + int64(binary.LittleEndian.Uint64(src[bit>>3:])>>(bit&7)&mask)
 		dst[0] = last
