@@ -74,7 +74,7 @@ func (s *Store) doneDays(t *event.Type, all bool) (days []doneDay, err error) {
 		}
 		return forEachSegment(v.tx, t.Name, func(g segment, r segmentRecord) error {
 			day := dayOf(g.first)
-			if open[day] || v.now.Sub(hourStart(day+hoursOfDay)) <= s.options.sealAfter {
+			if open[day] || !all && s.isCopiedSince(day) || v.now.Sub(hourStart(day+hoursOfDay)) <= s.options.sealAfter {
 				return nil
 			}
 			if n := len(days); n == 0 || days[n-1].first != day {

@@ -231,7 +231,7 @@ func (s *Store) prepare() error {
 				return err
 			}
 		}
-		return nil
+		return removeRoom(tx)
 	})
 }
 

@@ -64,11 +64,12 @@ func (s *Store) retain() error {
 	if err != nil {
 		return err
 	}
-	sizes := make(map[string]int64)
+	sizes, due := make(map[string]int64), false
 	for _, u := range units {
 		sizes[u.typeName] += u.bytes
+		due = due || u.max < removed[u.typeName]
 	}
-	var errs []error
+	errs := []error{s.keepRoom(due)} // before anything goes: the file is at its fullest now
 	for _, u := range units {
 		end := u.span().until
 		limit, tooBig := removed[u.typeName], false

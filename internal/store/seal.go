@@ -121,7 +121,7 @@ func (s *Store) isClosed(at hourOfType, now time.Time) bool {
 	s.mu.Lock()
 	written := s.written[at]
 	s.mu.Unlock()
-	return s.isOver(at.hour) && now.Sub(written) > s.options.sealAfter
+	return s.isOver(at.hour) && now.Sub(written) > s.options.sealAfter && !s.isCopiedSince(at.hour)
 }
 
 func (s *Store) isOver(hour int64) bool {

@@ -12,14 +12,16 @@ import (
 )
 
 // Snapshot writes a copy of the file, as of now, and returns its size. Writing
-// goes on meanwhile, into pages that the copy does not need: the file grows for
-// as long as that takes.
+// goes on meanwhile, into pages that the copy does not need: there is room for an
+// hour of that, and then the file grows.
 func (s *Store) Snapshot(ctx context.Context, w io.Writer) (n int64, err error) {
 	if !s.options.ReadOnly {
 		if err := s.Flush(); err != nil {
 			return 0, err
 		}
 	}
+	s.beginCopy()
+	defer s.endCopy()
 	err = guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
 			n, err = tx.WriteTo(contextWriter{ctx, w})
@@ -33,6 +35,43 @@ func (s *Store) Snapshot(ctx context.Context, w io.Writer) (n int64, err error) 
 		return n, fmt.Errorf("copy %s: %w", s.options.Path, err)
 	}
 	return n, nil
+}
+
+// beginCopy makes room before. Who wants a copy may be about to lose the file, so
+// it goes on without.
+func (s *Store) beginCopy() {
+	if !s.options.ReadOnly {
+		if err := s.roomForCopy(); err != nil {
+			s.log.Warn("the file will grow while it is copied", "error", err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.copies == 0 {
+		s.copiedFrom = s.now()
+	}
+	s.copies++
+}
+
+func (s *Store) endCopy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.copies--
+}
+
+func (s *Store) isCopied() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copies > 0
+}
+
+// isCopiedSince tells whether an hour or a day had begun when a snapshot did that
+// is still taken. Its rows and small blocks stay until then: to replace them takes
+// room, and gives none.
+func (s *Store) isCopiedSince(first int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copies > 0 && hourStart(first).Before(s.copiedFrom)
 }
 
 // contextWriter stops when its context ends.

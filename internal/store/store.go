@@ -13,7 +13,7 @@
 // (single events), at, census, recordings and story (what was open, and what became of
 // one), summary, scan and parts (figures), blocks, kept and wanted (reading
 // blocks), parallel, spares, readahead, runs, losses, filtered and coverage (how far an answer can
-// be trusted), retention and pins, storage and status, check, and snapshot.
+// be trusted), retention, room and pins, storage and status, check, and snapshot.
 package store
 
 import (
@@ -114,6 +114,8 @@ type Store struct {
 	lost       map[lossKey]int64        // since Open
 	written    map[hourOfType]time.Time // when rows were last written to an hour, if it is not sealed since
 	sealedAt   map[hourOfType]time.Time // when blocks last came to a day, by its first hour, if lately
+	copies     int                      // how many snapshots are taken
+	copiedFrom time.Time                // when the first of them began
 	closed     bool
 }
 
