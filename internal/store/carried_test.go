@@ -221,6 +221,35 @@ func difference(got, want map[int64]time.Duration) (text string) {
 	return text
 }
 
+// checkCarried wants nothing there that no answer needs, where nothing is pinned.
+func (l *ledger) checkCarried(what string) {
+	l.t.Helper()
+	var removed int64
+	if err := l.s.view(func(v *view) error { removed = v.storedRemoved("call"); return nil }); err != nil {
+		l.t.Fatal(err)
+	}
+	carried, err := l.s.carriedEvents(callType, allTime, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	last := map[int64]int{} // run
+	for i := carried.Len() - 1; i >= 0; i-- {
+		row := event.Row{Batch: carried, Index: i}
+		id, _ := row.Int(event.PID)
+		run, _ := slices.BinarySearchFunc(l.runs, row.Time()+int64(time.Millisecond)+1, func(r span, at int64) int { return cmp.Compare(r.from, at) })
+		later := last[id]
+		last[id] = max(last[id], run)
+		if over := slices.ContainsFunc(l.told, func(e told) bool {
+			return e.id == id && e.run == run-1 && e.state == "over" && e.at.UnixNano() < removed
+		}); over {
+			l.t.Fatalf("%s: %d is carried over and had ended", what, id)
+		}
+		if run < len(l.runs) && l.runs[run].from <= removed && (callType.Life.Found.Has(row) || later <= run) {
+			l.t.Fatalf("%s: %d is carried over in run %d, which is removed", what, id, run)
+		}
+	}
+}
+
 // compareStories wants each story of what is open now to begin with its beginning.
 func (l *ledger) compareStories(what string) {
 	l.t.Helper()
@@ -290,6 +319,9 @@ func TestAtAfterRetention(t *testing.T) {
 					}
 					retain(t, l.s)
 					l.compare(what)
+					if test.pins == 0 && test.late10 == 0 {
+						l.checkCarried(what)
+					}
 					if test.pins > 0 && l.r.IntN(test.pins) == 0 {
 						since := l.now().Add(-time.Duration(l.r.IntN(6*60)) * time.Minute)
 						p, err := l.s.AddPin(since, since.Add(time.Duration(1+l.r.IntN(120))*time.Minute), "")
@@ -312,6 +344,9 @@ func TestAtAfterRetention(t *testing.T) {
 						l.begin("boot")
 						l.compare(what + " after a restart")
 					}
+				}
+				if found, err := l.s.carriedEvents(callType, allTime, nil); err != nil || found.Len() < 50 {
+					t.Errorf("only %d events are carried over, %v", found.Len(), err)
 				}
 				l.end(false)
 			}

@@ -119,13 +119,12 @@ func (c *carrier) begin(v *view, plan *carryOver) (err error) {
 }
 
 // stretches returns the recordings of a type, and before them the time of which
-// events were imported. An answer can be found a little longer than it is asked
-// for: what the next recording finds is told around its beginning.
+// events were imported.
 func (v *view) stretches(typeName string) ([]stretch, error) {
 	all, err := v.recordings(typeName)
 	parts := []stretch{{in: allTime, until: allTime.until}}
 	for i, r := range all {
-		if parts[i].until = r.from + startTime.Nanoseconds(); i == 0 {
+		if parts[i].until = r.from; i == 0 {
 			parts[i].in.until = r.from
 		}
 		from := r.after
