@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -96,9 +95,12 @@ func (c *census) isOutdated() (outdated bool, err error) {
 
 // choose returns the ids of those to be told of, in order.
 func (c *census) choose() []string {
-	all := slices.Collect(maps.Keys(c.open))
-	slices.SortFunc(all, func(a, b thing) int {
-		order := cmp.Or(cmp.Compare(c.open[a], c.open[b]), cmp.Compare(a.number, b.number))
+	all := make([]mark, 0, len(c.open))
+	for t, at := range c.open {
+		all = append(all, mark{t, at})
+	}
+	slices.SortFunc(all, func(a, b mark) int {
+		order := cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.number, b.number))
 		if !c.q.Ascending {
 			order = -order
 		}
@@ -106,10 +108,10 @@ func (c *census) choose() []string {
 	})
 	ids := make([]string, 0, min(len(all), c.q.Limit))
 	c.times = make(map[string]int64, cap(ids))
-	for _, t := range all[:cap(ids)] {
-		id := event.FormatID(c.scopes[t.scope], t.number)
+	for _, m := range all[:cap(ids)] {
+		id := event.FormatID(c.scopes[m.scope], m.number)
 		ids = append(ids, id)
-		c.times[id] = c.open[t]
+		c.times[id] = m.at
 	}
 	return ids
 }
