@@ -376,3 +376,18 @@ func TestUnitThatChangedIsNotRemoved(t *testing.T) {
 		t.Error("a late event is not noticed")
 	}
 }
+
+// What is in memory only may never come to the file, and is not removed with it.
+func TestCarryOverIsOfTheFile(t *testing.T) {
+	s, c := longCalls(t, Options{})
+	s.Append(calls(callType, call{at: minute(50), id: 0, state: "over"}, call{at: minute(51), id: 50, state: "begun"}))
+	c.set(minute(361))
+	retain(t, s)
+	wantOpen(t, s, true, 50, 10, 20, 30)
+	kill(t, s)
+	s = openTest(t, Options{Path: s.options.Path, Types: lifeTypes, now: c.now, ReadOnly: true})
+	pids, _, _ := openAt(t, s, query.At{Ascending: true})
+	if !slices.Equal(pids, []int64{0, 10, 20, 30}) {
+		t.Errorf("after a crash %v are open", pids)
+	}
+}
