@@ -85,6 +85,10 @@ func TestCarriedAlone(t *testing.T) {
 		t.Errorf("%d bytes are carried over", got)
 	}
 	wantNumbers(t, s, query.Events{Types: []*event.Type{callType}})
+	// Of a moment that was removed what lasted is known, and not what ended since.
+	if pids, _, answer := openAt(t, s, query.At{Time: minute(66), Ascending: true}); !slices.Equal(pids, []int64{0, 10}) || answer.Coverage.Complete {
+		t.Errorf("in a time that was removed %v are open, coverage %+v", pids, answer.Coverage)
+	}
 	var rows []event.Row
 	if _, err := s.Story(context.Background(), query.Story{Type: callType, ID: "boot-a", Limit: 9}, func(r event.Row) error {
 		rows = append(rows, r)
