@@ -37,7 +37,7 @@ type StoryPage struct {
 //
 //	@Summary		The story of one
 //	@Description	Its own events and the drops of its packets, in order of time. A dropped packet is its own if protocol, addresses and ports are those of the connection, in either direction, and so is the network namespace where both are known, from 3 minutes before it was established or failed (a connect tries for minutes) to a second after its end, as far as no other had the same addresses and ports then.
-//	@Description	No index has ids: the ids of all events from the last in the window back to its beginning are read, about 0.1 s of processor time for 2 million events. `since` and `until` make it quicker.
+//	@Description	No index has ids: the ids of all events from the last in the window back to its beginning are read, about 0.1 s of processor time for 2 million events. Of what is still open the beginning is there however old it is. `since` and `until` make it quicker.
 //	@Tags			events
 //	@ID				story
 //	@Produce		json
@@ -98,8 +98,8 @@ type OpenPage struct {
 //
 //	@Summary		What was open at a moment
 //	@Description	What had been established at or before that time and was not closed, also what was opened days before, and the TCP sockets that listened (`state=listening` asks for these alone, `state=established` for the others): the events of their beginning. `age_ns` says how long each had been open then. It is left out where the beginning is not known: it was open when the program first saw it (attribution `existing`).
-//	@Description	The answer is made from the recording that the time is in: whenever the program starts, it tells of everything that is open. Where it did not run then, the answer is what was open when the recording before ended: `as_of` has that time, and `coverage` is not complete. It is not complete either if events were lost or removed by retention since that recording began.
-//	@Description	Every column is a filter, of the events that are shown. Every event from the beginning of the recording on is looked at: about 0.6 s of processor time for 10 million.
+//	@Description	The answer is made from the recording that the time is in: whenever the program starts, it tells of everything that is open. Where it did not run then, the answer is what was open when the recording before ended: `as_of` has that time, and `coverage` is not complete. It is not complete either if events were lost since that recording began. Of what is still open retention keeps the beginning, so it is missing only where `coverage` says so: if events had been lost, were damaged, or were removed by a version of the program that did not keep it.
+//	@Description	Every column is a filter, of the events that are shown. Every event that is kept from the beginning of the recording on is looked at: about 0.6 s of processor time for 10 million.
 //	@Tags			events
 //	@ID				open
 //	@Produce		json

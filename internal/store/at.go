@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -22,12 +21,17 @@ func (s *Store) At(ctx context.Context, q query.At, yield func(query.Open) error
 		return answer, err
 	}
 	q.Type = s.own(q.Type)
-	c := &census{s: s, ctx: ctx, q: q, open: map[thing]int64{}}
-	if err := c.begin(&answer); err != nil {
-		return answer, err
-	}
-	if err := c.takeAll(); err != nil {
-		return answer, err
+	c := &census{s: s, ctx: ctx, q: q}
+	for again := true; again; {
+		if err := c.begin(&answer); err != nil {
+			return answer, err
+		}
+		if err := c.takeAll(); err != nil {
+			return answer, err
+		}
+		if again, err = c.isOutdated(); err != nil {
+			return answer, err
+		}
 	}
 	answer.Total = len(c.open)
 	chosen := c.choose()
@@ -54,7 +58,7 @@ func (s *Store) At(ctx context.Context, q query.At, yield func(query.Open) error
 		if c.recording.from == allTime.from { // nobody watched
 			window.Since = answer.Time.Add(-1)
 		}
-		answer.Coverage, err = v.coverage([]*event.Type{q.Type}, window)
+		answer.Coverage, err = v.coverageOfOpen(q.Type, window, c.recording.until)
 		return err
 	})
 }
@@ -65,6 +69,7 @@ func (c *census) begin(answer *query.Opened) error {
 		if answer.Time = c.q.Time; answer.Time.IsZero() {
 			answer.Time = v.now
 		}
+		c.open, c.removals = map[thing]int64{}, v.removals(c.q.Type.Name)
 		_, at := query.Window{Until: answer.Time}.Bounds()
 		if c.recording, err = v.recordingAt(c.q.Type.Name, at); err != nil {
 			return err
@@ -79,11 +84,23 @@ func (c *census) begin(answer *query.Opened) error {
 	})
 }
 
+// isOutdated tells whether events were removed since it began: of some the
+// beginning may have been seen and the end not.
+func (c *census) isOutdated() (outdated bool, err error) {
+	return outdated, c.s.view(func(v *view) error {
+		outdated = v.removals(c.q.Type.Name) != c.removals
+		return nil
+	})
+}
+
 // choose returns the ids of those to be told of, in order.
 func (c *census) choose() []string {
-	all := slices.Collect(maps.Keys(c.open))
-	slices.SortFunc(all, func(a, b thing) int {
-		order := cmp.Or(cmp.Compare(c.open[a], c.open[b]), cmp.Compare(a.number, b.number))
+	all := make([]mark, 0, len(c.open))
+	for t, at := range c.open {
+		all = append(all, mark{t, at})
+	}
+	slices.SortFunc(all, func(a, b mark) int {
+		order := cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.number, b.number))
 		if !c.q.Ascending {
 			order = -order
 		}
@@ -91,10 +108,10 @@ func (c *census) choose() []string {
 	})
 	ids := make([]string, 0, min(len(all), c.q.Limit))
 	c.times = make(map[string]int64, cap(ids))
-	for _, t := range all[:cap(ids)] {
-		id := event.FormatID(c.scopes[t.scope], t.number)
+	for _, m := range all[:cap(ids)] {
+		id := event.FormatID(c.scopes[m.scope], m.number)
 		ids = append(ids, id)
-		c.times[id] = c.open[t]
+		c.times[id] = m.at
 	}
 	return ids
 }
@@ -117,16 +134,47 @@ func (c *census) rows(ids []string) (map[string]event.Row, error) {
 		search := c.s.newSearch(c.ctx, query.Events{Types: []*event.Type{c.q.Type}, Window: in.window(), Ascending: true, Filters: query.Filters{
 			{Column: life.ID, Values: ids}, {Column: life.Begins.Column, Values: life.Begins.Values},
 		}})
+		search.hidden = true
 		found, err := search.step(2*len(ids) + 1)
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range found {
-			text, _ := f.AppendText(nil, id)
-			rows[string(text)] = f.Row
+			if text, _ := f.AppendText(nil, id); f.Time() == c.times[string(text)] {
+				rows[string(text)] = f.Row
+			}
 		}
 	}
-	return rows, nil
+	return rows, c.addCarried(rows, ids)
+}
+
+// addCarried adds the rows of those whose beginning was carried over.
+func (c *census) addCarried(rows map[string]event.Row, ids []string) error {
+	var missing []string
+	in := span{allTime.until, allTime.from}
+	for _, id := range ids {
+		if _, ok := rows[id]; !ok {
+			missing = append(missing, id)
+			in = span{min(in.from, c.times[id]), max(in.until, c.times[id]+1)}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	life, id := c.q.Type.Life, c.q.Type.MustColumn(c.q.Type.Life.ID)
+	found, err := c.s.carriedEvents(c.q.Type, in, query.Filters{
+		{Column: life.ID, Values: missing}, {Column: life.Begins.Column, Values: life.Begins.Values},
+	})
+	if err != nil {
+		return err
+	}
+	for i := range found.Len() {
+		row := event.Row{Batch: found, Index: i}
+		if text, _ := row.AppendText(nil, id); row.Time() == c.times[string(text)] {
+			rows[string(text)] = row
+		}
+	}
+	return nil
 }
 
 // ages returns how long they had been open, where that is known. What was found
@@ -155,12 +203,20 @@ func (c *census) ages(rows map[string]event.Row) (map[string]int64, error) {
 	}
 	id := c.q.Type.MustColumn(life.ID)
 	filters := query.Filters{{Column: life.ID, Values: found}, {Column: life.Begins.Column, Values: life.Begins.Values}}
-	t := tale{s: c.s, ctx: c.ctx}
-	return ages, t.each(c.q.Type, before.window(), filters, false, len(found), func(r event.Row) bool {
+	note := func(r event.Row) bool {
 		if !life.Found.Has(r) {
 			text, _ := r.AppendText(nil, id)
 			ages[string(text)] = c.recording.until - r.Time()
 		}
 		return len(ages) < len(rows)
-	})
+	}
+	t := tale{s: c.s, ctx: c.ctx}
+	if err := t.each(c.q.Type, before.window(), filters, false, len(found), note); err != nil || len(ages) == len(rows) {
+		return ages, err
+	}
+	carried, err := c.s.carriedEvents(c.q.Type, before, filters)
+	for i := range carried.Len() {
+		note(event.Row{Batch: carried, Index: i})
+	}
+	return ages, err
 }

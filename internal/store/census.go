@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -20,14 +21,17 @@ type census struct {
 	recording recorded
 	in        span // of events that are looked at
 	days      []int64
+	removals  uint64           // when it began, see view.removals
+	inFile    bool             // what is in memory only is left out, and what was carried over
 	times     map[string]int64 // of those that were chosen, by their ids
 
 	mu     sync.Mutex // for all below
 	scopes []string   // of ids
 	open   map[thing]int64
-	// ended are those whose beginning was not met so far. It can only be on the
-	// same day or before, and so they are forgotten after each day.
-	ended map[thing]struct{}
+	// ended are those whose beginning was not met so far, with the time of their
+	// end. It can only be on the same day or before, and so they are forgotten
+	// after each day; or carried, see carried.go.
+	ended map[thing]int64
 }
 
 // thing is what an id names.
@@ -36,8 +40,8 @@ type thing struct {
 	number int64
 }
 
-// takeAll looks at everything, each day in a view of its own: events move only
-// within a day.
+// takeAll looks at what was carried over, and then at everything else, each day
+// in a view of its own: events move only within a day, or are carried over.
 func (c *census) takeAll() error {
 	matcher := c.q.Filters.Compile(c.q.Type)
 	if matcher.Nothing() {
@@ -47,52 +51,68 @@ func (c *census) takeAll() error {
 	for i := range takers {
 		takers[i] = newTaker(c, matcher)
 	}
+	c.ended = map[thing]int64{}
+	if err := c.take(takers, c.carriedTasks); err != nil {
+		return err
+	}
+	before := c.ended // of what began in a pinned window and ended behind it
 	for _, day := range c.days {
-		c.ended = map[thing]struct{}{}
-		err := c.s.view(func(v *view) error {
-			tasks, err := c.tasks(v, day)
-			if err != nil {
-				return err
-			}
-			return inParallel(len(takers), len(tasks), func(worker, task int) error {
-				if err := c.ctx.Err(); err != nil {
-					return err
-				}
-				return tasks[task](takers[worker])
-			})
-		})
-		if err != nil {
+		c.ended = maps.Clone(before)
+		if err := c.take(takers, func(v *view) ([]task, error) { return c.tasks(v, day) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tasks are the blocks, chunks and batches with events of a day.
-func (c *census) tasks(v *view, day int64) (tasks []func(*taker) error, err error) {
+// task looks at some of the events.
+type task func(*taker) error
+
+func (c *census) take(takers []*taker, find func(v *view) ([]task, error)) error {
+	return c.s.view(func(v *view) error {
+		tasks, err := find(v)
+		if err != nil {
+			return err
+		}
+		return inParallel(len(takers), len(tasks), func(worker, i int) error {
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+			return tasks[i](takers[worker])
+		})
+	})
+}
+
+// carriedTasks are the chunks that were carried over.
+func (c *census) carriedTasks(v *view) (tasks []task, err error) {
+	if c.inFile {
+		return nil, nil
+	}
+	return tasks, v.carriedChunks(c.q.Type.Name, c.in, func(value []byte, failed func(error) error) error {
+		tasks = append(tasks, func(n *taker) error { return failed(n.chunk(value, c.in)) })
+		return nil
+	})
+}
+
+// tasks are the blocks, chunks and batches with events of a day, also those that
+// are hidden since they are too old: what they begin may be open still.
+func (c *census) tasks(v *view, day int64) (tasks []task, err error) {
 	whole := segment{day, hoursOfDay}.span()
-	visible, err := v.visible(c.q.Type.Name, span{max(whole.from, c.in.from), min(whole.until, c.in.until)})
+	in := span{max(whole.from, c.in.from), min(whole.until, c.in.until)}
+	err = v.blocksOf(c.q.Type, day, in, nil, func(b storedBlock) {
+		tasks = append(tasks, func(n *taker) error { return n.block(b, in) })
+	})
 	if err != nil {
 		return nil, err
 	}
-	for _, in := range visible {
-		err := v.blocksOf(c.q.Type, day, in, nil, func(b storedBlock) {
-			tasks = append(tasks, func(n *taker) error { return n.block(b, in) })
-		})
-		if err != nil {
-			return nil, err
-		}
-		chunk := func(value []byte, failed func(error) error) {
-			tasks = append(tasks, func(n *taker) error { return failed(n.chunk(value, in)) })
-		}
-		err = v.rowsIn(c.q.Type.Name, in, chunk, func(b *event.Batch) {
-			tasks = append(tasks, func(n *taker) error { n.batch(b, in); return nil })
-		})
-		if err != nil {
-			return nil, err
-		}
+	chunk := func(value []byte, failed func(error) error) {
+		tasks = append(tasks, func(n *taker) error { return failed(n.chunk(value, in)) })
 	}
-	return tasks, nil
+	return tasks, v.rowsIn(c.q.Type.Name, in, chunk, func(b *event.Batch) {
+		if !c.inFile {
+			tasks = append(tasks, func(n *taker) error { n.batch(b, in); return nil })
+		}
+	})
 }
 
 // taker is what a goroutine takes a census with.
@@ -198,14 +218,7 @@ func (n *taker) some(b *event.Batch, in span, first, end int) {
 func (n *taker) add(ids *event.Vector, times []int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	scopes := make([]int, len(ids.Dict))
-	for i, scope := range ids.Dict {
-		if scopes[i] = slices.Index(n.scopes, scope); scopes[i] < 0 {
-			scopes[i] = len(n.scopes)
-			n.scopes = append(n.scopes, scope)
-		}
-	}
-	of := func(row int32) thing { return thing{scopes[ids.Codes[row]-1], ids.Ints[row]} }
+	of := n.things(ids)
 	for _, row := range n.begun {
 		// One that was found by two runs has two beginnings.
 		if n.over[n.slots[n.slot(ids, int(row))]-1] || !n.wanted[row] {
@@ -217,8 +230,20 @@ func (n *taker) add(ids *event.Vector, times []int64) {
 	}
 	for _, row := range n.rest {
 		delete(n.open, of(row))
-		n.ended[of(row)] = struct{}{}
+		n.ended[of(row)] = times[row]
 	}
+}
+
+// things returns what tells the thing that a row with an id is about. It needs mu.
+func (c *census) things(ids *event.Vector) func(row int32) thing {
+	scopes := make([]int, len(ids.Dict))
+	for i, scope := range ids.Dict {
+		if scopes[i] = slices.Index(c.scopes, scope); scopes[i] < 0 {
+			scopes[i] = len(c.scopes)
+			c.scopes = append(c.scopes, scope)
+		}
+	}
+	return func(row int32) thing { return thing{scopes[ids.Codes[row]-1], ids.Ints[row]} }
 }
 
 // slot returns that of a row with the same id, or else a free one.

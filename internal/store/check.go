@@ -30,7 +30,7 @@ func (s *Store) Check(progress func(done, total int64)) error {
 					progress(min(done, tx.Size()), tx.Size())
 				}
 			}
-			errs = append(errs, s.checkEvents(tx, read), checkCoverage(tx))
+			errs = append(errs, s.checkEvents(tx, read), checkCoverage(tx), s.checkCarried(tx, read))
 			for _, t := range s.Types() {
 				errs = append(errs, s.checkSealed(tx, t, read))
 			}

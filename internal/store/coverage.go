@@ -65,7 +65,33 @@ func (v *view) coverage(types []*event.Type, w query.Window) (query.Coverage, er
 	}
 	c.Gaps = mergeGaps(types, perType, asked)
 	addFuture(&c, w, v.now)
-	c.Complete = len(c.Gaps) == 0 && len(c.Lost) == 0 && !c.Oldest.IsZero()
+	c.Complete = isComplete(c)
+	return c, nil
+}
+
+func isComplete(c query.Coverage) bool {
+	return len(c.Gaps) == 0 && len(c.Lost) == 0 && !c.Oldest.IsZero()
+}
+
+// coverageOfOpen is that of an answer about what was open at a moment: what was
+// carried over is not missing.
+func (v *view) coverageOfOpen(t *event.Type, w query.Window, at int64) (query.Coverage, error) {
+	c, err := v.coverage([]*event.Type{t}, w)
+	if err != nil {
+		return c, err
+	}
+	shown, err := v.visible(t.Name, span{at, at + 1})
+	if err != nil || len(shown) == 0 { // of what lived and died with that time nothing is left
+		return c, err
+	}
+	since := time.Unix(0, v.carriedSince(t.Name)).UTC()
+	c.Gaps = slices.DeleteFunc(c.Gaps, func(g query.Gap) bool { return g.Reason == query.GapRetention && !g.From.Before(since) })
+	for i, g := range c.Gaps {
+		if g.Reason == query.GapRetention && g.Until.After(since) {
+			c.Gaps[i].Until = since
+		}
+	}
+	c.Complete = isComplete(c)
 	return c, nil
 }
 

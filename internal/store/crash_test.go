@@ -26,6 +26,7 @@ const (
 
 var roles = map[string]func(path string, number int64) error{
 	"ingest":   ingestUntilKilled,
+	"carry":    carryUntilKilled,
 	"migrate":  migrateUntilKilled,
 	"format-1": writeFormat1,
 	"events":   printEvents,

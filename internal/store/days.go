@@ -42,7 +42,7 @@ func (s *Store) finishDays(ctx context.Context, all bool) error {
 				return err
 			}
 			err := s.makeDay(day)
-			if err == nil && day.isScattered() && !s.hasDamage(day) {
+			if err == nil && day.isScattered() && !s.hasDamage(t.Name, segment{day.first, hoursOfDay}.span()) {
 				err = s.joinHours(day)
 			}
 			if err != nil {
@@ -98,12 +98,11 @@ func (d doneDay) isScattered() bool {
 	return 4*((rows+block.MaxRows-1)/block.MaxRows) <= blocks
 }
 
-// hasDamage tells whether a block of a day is known to be damaged: such a day
-// stays as it is.
-func (s *Store) hasDamage(d doneDay) (found bool) {
-	day := segment{d.first, hoursOfDay}.span()
+// hasDamage tells whether a block with events of a span is known to be damaged: a
+// day with one stays as it is.
+func (s *Store) hasDamage(typeName string, in span) (found bool) {
 	s.damaged.Range(func(id, of any) bool {
-		found = id.(blockID).typeName == d.t.Name && day.overlaps(of.(span).from, of.(span).until-1)
+		found = id.(blockID).typeName == typeName && in.overlaps(of.(span).from, of.(span).until-1)
 		return !found
 	})
 	return found

@@ -37,11 +37,14 @@ var (
 	bucketRollups  = []byte("rollups")
 	bucketDays     = []byte("days")
 	bucketPins     = []byte("pins")
+	bucketCarried  = []byte("carried")
+	bucketSince    = []byte("since")
 
 	keyCreated  = []byte("created")
 	keyFlush    = []byte("flush")
 	keyBlock    = []byte("b")
 	keyChecksum = []byte("c")
+	keyRun      = []byte("run")
 )
 
 // allBuckets are those that a file has from the start, each with its parent.

@@ -51,12 +51,15 @@ func (s *Store) retain() error {
 	defer s.maintaining.Unlock()
 	limits, now := s.limits.Load(), s.now()
 	// What was removed or hidden once goes too, if late events came or a pin is gone.
-	removed := make(map[string]int64)
+	removed, sizes := make(map[string]int64), make(map[string]int64)
 	var units []unit
 	var used int64
 	err := s.view(func(v *view) (err error) {
 		for name := range s.types {
 			removed[name] = v.removed(name)
+			if sizes[name], err = v.carriedBytes(name); err != nil {
+				return err
+			}
 		}
 		units, used, err = v.unpinned()
 		return err
@@ -64,7 +67,7 @@ func (s *Store) retain() error {
 	if err != nil {
 		return err
 	}
-	sizes, due := make(map[string]int64), false
+	due := false
 	for _, u := range units {
 		sizes[u.typeName] += u.bytes
 		due = due || u.max < removed[u.typeName]
@@ -85,16 +88,44 @@ func (s *Store) retain() error {
 		case u.max >= limit:
 			continue
 		}
-		if err := s.update(func(tx *bbolt.Tx) error { return removeUnit(tx, u, limit) }); err != nil {
+		carried, err := s.remove(u, limit)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("remove %s of %s: %w", u.typeName, u.segment, err))
 			continue
 		}
-		sizes[u.typeName] -= u.bytes
+		sizes[u.typeName] += carried - u.bytes
 		if limits.MaxTotal > 0 {
 			used = s.usedBytes() // pages take more than what is in them
 		}
 	}
-	return errors.Join(append(errs, s.removeCounts(), s.joinRuns())...)
+	return errors.Join(append(errs, s.limitCarried(limits), s.removeCounts(), s.joinRuns())...)
+}
+
+// remove removes a unit, unless something has come to it that is not before limit,
+// and carries over what is still needed of it: so many bytes more than before.
+func (s *Store) remove(u unit, limit int64) (grown int64, err error) {
+	var plan *carryOver
+	if s.types[u.typeName].Life != nil {
+		if plan, err = s.planCarryOver(u, min(limit, u.span().until)); err != nil {
+			return 0, err
+		}
+		grown = plan.grown
+	}
+	return grown, s.update(func(tx *bbolt.Tx) error {
+		if recent, err := u.isRecent(tx, limit); err != nil || recent {
+			return err
+		}
+		if plan == nil {
+			return removeUnit(tx, u, limit)
+		}
+		if unchanged, err := plan.isUnchanged(tx); err != nil || !unchanged { // next time
+			return err
+		}
+		if err := keepCarried(tx); err != nil { // while it is known what was removed before
+			return err
+		}
+		return errors.Join(removeUnit(tx, u, limit), plan.apply(tx))
+	})
 }
 
 // unpinned returns all that may be removed, oldest first, and the bytes of all
@@ -161,29 +192,37 @@ func (v *view) units(typeName string) (units []unit, err error) {
 	return units, err
 }
 
-// removeUnit removes a unit, unless something has come to it that is not
-// before limit, and remembers how far nothing is complete any more.
+// isRecent tells whether a unit has events that are not before limit.
+func (u unit) isRecent(tx *bbolt.Tx, limit int64) (recent bool, err error) {
+	err = forEachSegment(tx, u.typeName, func(g segment, r segmentRecord) error {
+		recent = recent || u.has(g.first) && r.max >= limit
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	return recent, forEachHour(tx, u.typeName, func(hour int64, h hourRecord) error {
+		recent = recent || u.has(hour) && h.max >= limit
+		return nil
+	})
+}
+
+func (u unit) has(hour int64) bool { return hour >= u.first && hour < u.first+u.hours }
+
+// removeUnit removes a unit, and remembers how far nothing is complete any more.
 func removeUnit(tx *bbolt.Tx, u unit, limit int64) error {
 	segments, err := segmentsIn(tx, u.typeName, u.first, u.hours)
 	if err != nil {
 		return err
 	}
-	name := []byte(u.typeName)
-	for _, g := range segments {
-		r, err := readSegmentRecord(tx.Bucket(bucketSegments).Bucket(name).Get(g.key()))
-		if err != nil || r.max >= limit {
-			return err
-		}
-	}
 	var hours []int64
-	recent := false
-	err = forEachHour(tx, u.typeName, func(hour int64, h hourRecord) error {
-		if hour >= u.first && hour < u.first+u.hours {
-			hours, recent = append(hours, hour), recent || h.max >= limit
+	err = forEachHour(tx, u.typeName, func(hour int64, _ hourRecord) error {
+		if u.has(hour) {
+			hours = append(hours, hour)
 		}
 		return nil
 	})
-	if err != nil || recent {
+	if err != nil {
 		return err
 	}
 	for _, g := range segments {
@@ -191,6 +230,7 @@ func removeUnit(tx *bbolt.Tx, u unit, limit int64) error {
 			return err
 		}
 	}
+	name := []byte(u.typeName)
 	for _, hour := range hours {
 		if err := tx.Bucket(bucketEvents).Bucket(name).DeleteBucket(putInt(hour)); err != nil {
 			return err
@@ -240,6 +280,7 @@ func (s *Store) removeCounts() error {
 	return s.update(func(tx *bbolt.Tx) error {
 		for name, counts := range old {
 			err := errors.Join(
+				s.noteLostCarried(tx, name, counts.losses),
 				deleteAll(lossesOf(tx, name), counts.losses),
 				deleteAll(tx.Bucket(bucketCoverage).Bucket(bucketFiltered), counts.filtered))
 			if err != nil {

@@ -88,10 +88,13 @@ func (s *Store) beginRun(r Run) error {
 	var key []byte
 	err := guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			if err := endCrashedRuns(tx); err != nil {
+			if err := errors.Join(endCrashedRuns(tx), keepCarried(tx)); err != nil {
 				return err
 			}
 			sequence, err := tx.Bucket(bucketCoverage).Bucket(bucketRuns).NextSequence()
+			if err == nil {
+				err = noteCarryingRun(tx)
+			}
 			if err != nil {
 				return err
 			}

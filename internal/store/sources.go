@@ -18,11 +18,14 @@ func (r *search) merge(v *view, want int) (*merge, error) {
 		if r.matchers[i].Nothing() {
 			continue
 		}
-		visible, err := v.visible(t.Name, r.rest())
+		parts, err := v.visible(t.Name, r.rest())
 		if err != nil {
 			return nil, err
 		}
-		for _, in := range visible {
+		if r.hidden {
+			parts = []span{r.rest()}
+		}
+		for _, in := range parts {
 			if err := m.addType(i, in); err != nil {
 				return nil, err
 			}

@@ -146,7 +146,8 @@ func (v *view) bytesOf(typeName string) (b query.StorageBytes, err error) {
 			return b, err
 		}
 	}
-	return b, nil
+	b.Carried, err = v.carriedBytes(typeName)
+	return b, err
 }
 
 // usedBytes is that of the view, as of now; 0 if the file

@@ -13,7 +13,8 @@
 // (single events), at, census, recordings and story (what was open, and what became of
 // one), summary, scan and parts (figures), blocks, kept and wanted (reading
 // blocks), parallel, spares, readahead, runs, losses, filtered and coverage (how far an answer can
-// be trusted), retention, room and pins, storage and status, check, and snapshot.
+// be trusted), retention, room and pins, carry, gather, marks and carried (what is open when
+// its hour is removed), storage and status, check, and snapshot.
 package store
 
 import (

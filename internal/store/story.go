@@ -18,7 +18,7 @@ const lateness = time.Second
 // fails with query.ErrNoStory if it has no events in the window.
 //
 // No index has ids: its column is read from the last event in the window back
-// to the one with which the thing began.
+// to the one with which the thing began, which may have been carried over.
 func (s *Store) Story(ctx context.Context, q query.Story, yield func(event.Row) error) (query.Told, error) {
 	var told query.Told
 	if err := q.Validate(); err != nil {
@@ -72,9 +72,11 @@ type tale struct {
 }
 
 // each calls do with the events of a type that match, newest first unless
-// ascending is true, until it returns false.
+// ascending is true, until it returns false; of a type with a life also with those
+// that are hidden since they are too old.
 func (t *tale) each(of *event.Type, w query.Window, filters query.Filters, ascending bool, piece int, do func(event.Row) bool) error {
 	search := t.s.newSearch(t.ctx, query.Events{Types: []*event.Type{of}, Window: w, Filters: filters, Ascending: ascending})
+	search.hidden = of.Life != nil
 	for {
 		events, err := search.step(piece)
 		if err != nil {
@@ -102,11 +104,41 @@ func (t *tale) findOwn() error {
 		t.rows = append(t.rows, r)
 		return life.Ends.Has(r) || life.Begins.Has(r) && life.Found.Has(r)
 	})
-	if err == nil && len(t.rows) == 0 {
-		err = query.ErrNoStory
+	if err != nil {
+		return err
 	}
 	slices.Reverse(t.rows)
-	return err
+	since, until := t.q.Window.Bounds()
+	carried, err := t.s.carriedEvents(t.q.Type, span{since, until}, filters)
+	if err != nil {
+		return err
+	}
+	for i := range carried.Len() {
+		t.rows = append(t.rows, event.Row{Batch: carried, Index: i})
+	}
+	slices.SortStableFunc(t.rows, func(a, b event.Row) int { return cmp.Compare(a.Time(), b.Time()) })
+	if shown, err := t.isShown(); err != nil || shown {
+		return err
+	}
+	return query.ErrNoStory
+}
+
+// isShown tells whether it has a moment that can be asked for: or else its events
+// are too old, and go with their hour.
+func (t *tale) isShown() (shown bool, err error) {
+	if len(t.rows) == 0 {
+		return false, nil
+	}
+	last := t.rows[len(t.rows)-1]
+	lived := span{t.rows[0].Time(), last.Time() + 1}
+	if t.q.Type.Life.Begins.Has(last) {
+		lived.until = allTime.until
+	}
+	return shown, t.s.view(func(v *view) error {
+		visible, err := v.visible(t.q.Type.Name, lived)
+		shown = len(visible) > 0
+		return err
+	})
 }
 
 // findLife finds out when it lived, with the attempt before and what comes late
