@@ -16,8 +16,7 @@ static __always_inline bool has_flag(const struct sock *sk, int flag)
  */
 static __always_inline void on_reset_received(const struct sock *sk)
 {
-	u64 key = (u64)sk;
-	struct connection *c = connection_of(key);
+	struct connection *c = connection_of(address_of(sk));
 	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 
 	if (!c)
