@@ -40,7 +40,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 
 	if (newstate != TCP_SYN_SENT && newstate != TCP_ESTABLISHED && newstate != TCP_LISTEN && newstate != TCP_CLOSE)
 		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
+	tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
 	key = address_of(sk);
@@ -58,7 +58,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		if (oldstate == TCP_LISTEN)
 			on_listen_end(key, sk);
 		else
-			on_close(key, tp, oldstate);
+			on_close(key, sk, tp, oldstate);
 		break;
 	}
 	return 0;
@@ -114,9 +114,13 @@ static __noinline int failed_later(u64 sk, int ret)
 static __always_inline void connect_returned(const struct connect_call *call, int ret)
 {
 	struct socket *socket = ret == -ENOTSOCK ? NULL : socket_of_call(call->fd);
-	const struct sock *sk = socket ? READ_POINTER(struct socket, socket, sk) : NULL, *tcp;
-	u16 protocol = sk ? READ(struct sock, sk, sk_protocol) : 0;
+	const struct sock *sk, *tcp;
+	u16 protocol;
 
+	if (!socket || (!ret && READ(struct socket, socket, type) == SOCK_STREAM))
+		return;
+	sk = READ_POINTER(struct socket, socket, sk);
+	protocol = sk ? READ(struct sock, sk, sk_protocol) : 0;
 	if ((protocol != IPPROTO_UDP && (!ret || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))) || !is_ip(sk))
 		return;
 	if (protocol == IPPROTO_UDP) {

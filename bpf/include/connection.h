@@ -87,7 +87,7 @@ static __always_inline struct connection *connection_of(u64 sk)
 
 	if (slot && slot->sk == sk)
 		return &slot->connection;
-	return crowded ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
+	return unlikely(crowded) ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
 }
 
 static __always_inline void forget(u64 sk)
@@ -96,7 +96,7 @@ static __always_inline void forget(u64 sk)
 
 	if (has_exchange && slot && slot->sk == sk)
 		__sync_lock_test_and_set(&slot->sk, 0); /* after all that was read of it */
-	else if (crowded && !bpf_map_delete_elem(&more_connections, &sk))
+	else if (unlikely(crowded) && !bpf_map_delete_elem(&more_connections, &sk))
 		__sync_fetch_and_add(&crowded, -1);
 }
 
@@ -116,9 +116,9 @@ static __always_inline enum taken take_slot(struct slot *slot, u64 sk, const str
 	u64 had = __sync_val_compare_and_swap(&slot->sk, 0, sk | SLOT_IS_FILLED);
 	int i;
 
-	if (had && (had & ~SLOT_IS_FILLED) != sk)
+	if (unlikely(had && (had & ~SLOT_IS_FILLED) != sk))
 		return SLOT_OF_ANOTHER;
-	if (had) {
+	if (unlikely(had)) {
 		for (i = 0; i < FILLED_WITHIN && *(volatile u64 *)&slot->sk == (sk | SLOT_IS_FILLED); i++)
 			;
 		return SLOT_HAS_SOCKET;
@@ -151,17 +151,17 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 	struct slot *slot = slot_of(sk);
 	enum taken taken;
 
-	if (crowded && bpf_map_lookup_elem(&more_connections, &sk)) {
+	if (unlikely(crowded) && bpf_map_lookup_elem(&more_connections, &sk)) {
 		if (flags == BPF_NOEXIST)
 			return false;
 		count(COUNTER_END_MISSED);
 		bpf_map_delete_elem(&more_connections, &sk);
 		__sync_fetch_and_add(&crowded, -1);
 	}
-	if (!has_exchange || !slot)
+	if (!has_exchange || unlikely(!slot))
 		return remember_crowded(sk, c);
 	taken = take_slot(slot, sk, c);
-	if (taken == SLOT_OF_ANOTHER)
+	if (unlikely(taken == SLOT_OF_ANOTHER))
 		return remember_crowded(sk, c);
 	if (taken == SLOT_TAKEN)
 		return true;
@@ -260,10 +260,10 @@ static __always_inline bool may_announce(struct connection *c)
 {
 	u8 value = 1;
 
-	if (has_exchange)
-		return !__sync_lock_test_and_set(&c->announced, 1);
 	if (c->announced)
 		return false;
+	if (has_exchange)
+		return !__sync_lock_test_and_set(&c->announced, 1);
 	c->announced = 1;
 	return !bpf_map_update_elem(&announcements, &c->facts.cookie, &value, BPF_NOEXIST);
 }
@@ -315,7 +315,7 @@ static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
 {
 	struct address own, any = {};
 
-	if (!own_api.port || netns != own_api.netns ||
+	if (!own_api.port || !unlikely(netns == own_api.netns) ||
 	    (ends->local_port != own_api.port && ends->remote_port != own_api.port))
 		return false;
 	__builtin_memcpy(&own, (const void *)&own_api.ip, sizeof(own));

@@ -43,10 +43,8 @@ static __always_inline void on_reset_sent(u64 sk, u64 skb)
  * without an error. A socket whose process is gone (SOCK_DEAD) may end so without
  * a reset, and so may one under repair.
  */
-static __always_inline u8 reset_by_whom(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+static __always_inline u8 reset_by_whom(const struct sock *sk, const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-
 	if (c->facts.reset_by || sk->sk_err)
 		return c->facts.reset_by;
 	if (oldstate != TCP_ESTABLISHED && oldstate != TCP_CLOSE_WAIT && oldstate != TCP_FIN_WAIT1 &&

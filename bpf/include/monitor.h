@@ -9,6 +9,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+/* What hardly ever happens: its code is put out of the way of the rest. */
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Some helpers are for GPL-compatible programs only. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -55,7 +58,7 @@ static __always_inline void *reserve(u64 size)
 {
 	void *room = bpf_ringbuf_reserve(&events, size, 0);
 
-	if (!room)
+	if (unlikely(!room))
 		count(COUNTER_RING_BUFFER_FULL);
 	return room;
 }
@@ -76,7 +79,7 @@ static __always_inline void submit(void *room)
 
 	if (n) {
 		__sync_fetch_and_add(n, 1);
-		if (*n % LOOK_EVERY == 0 && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_up_bytes)
+		if (unlikely(*n % LOOK_EVERY == 0) && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_up_bytes)
 			flags = BPF_RB_FORCE_WAKEUP;
 	}
 	bpf_ringbuf_submit(room, flags);
@@ -132,7 +135,7 @@ static __always_inline u64 address_of(const volatile void *pointer)
 	u64 distance = (u64)pointer - (u64)&here;
 
 	barrier_var(distance);
-	if (!here)
+	if (unlikely(!here))
 		here = (u64)&here;
 	return distance + here;
 }

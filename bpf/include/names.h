@@ -245,7 +245,7 @@ static __always_inline void tell_names(const struct process *process, u64 task, 
 	    last->process.exec_id == process->exec_id && last->cgroup_id == cgroup_id && last->tellings == tellings)
 		return;
 	told = bpf_map_lookup_elem(&told_processes, process);
-	if (!told || *told != cgroup_id) {
+	if (unlikely(!told || *told != cgroup_id)) {
 		tell_new_names(task, node);
 	} else if (last) {
 		last->tellings = tellings;
