@@ -81,13 +81,19 @@ const volatile bool has_exchange = true;
 /* How many are in more_connections. */
 volatile s64 crowded = 0;
 
+/* Without exchanges, all connections are in there. */
+static __always_inline bool is_crowded(void)
+{
+	return !has_exchange || unlikely(crowded);
+}
+
 static __always_inline struct connection *connection_of(u64 sk)
 {
 	struct slot *slot = slot_of(sk);
 
 	if (slot && slot->sk == sk)
 		return &slot->connection;
-	return unlikely(crowded) ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
+	return is_crowded() ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
 }
 
 static __always_inline void forget(u64 sk)
@@ -96,7 +102,7 @@ static __always_inline void forget(u64 sk)
 
 	if (has_exchange && slot && slot->sk == sk)
 		__sync_lock_test_and_set(&slot->sk, 0); /* after all that was read of it */
-	else if (unlikely(crowded) && !bpf_map_delete_elem(&more_connections, &sk))
+	else if (is_crowded() && !bpf_map_delete_elem(&more_connections, &sk))
 		__sync_fetch_and_add(&crowded, -1);
 }
 
@@ -151,7 +157,7 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 	struct slot *slot = slot_of(sk);
 	enum taken taken;
 
-	if (unlikely(crowded) && bpf_map_lookup_elem(&more_connections, &sk)) {
+	if (is_crowded() && bpf_map_lookup_elem(&more_connections, &sk)) {
 		if (flags == BPF_NOEXIST)
 			return false;
 		count(COUNTER_END_MISSED);
