@@ -36,27 +36,29 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	const struct tcp_sock *tp;
+	u64 key;
 
 	if (newstate != TCP_SYN_SENT && newstate != TCP_ESTABLISHED && newstate != TCP_LISTEN && newstate != TCP_CLOSE)
 		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
+	tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
+	key = address_of(sk);
 	switch (newstate) {
 	case TCP_SYN_SENT:
-		on_connect(sk, tp);
+		on_connect(key, sk, tp);
 		break;
 	case TCP_ESTABLISHED:
-		on_established(sk, tp, oldstate);
+		on_established(key, sk, tp, oldstate);
 		break;
 	case TCP_LISTEN:
-		on_listen(sk);
+		on_listen(key, sk);
 		break;
 	case TCP_CLOSE:
 		if (oldstate == TCP_LISTEN)
-			on_listen_end(sk);
+			on_listen_end(key, sk);
 		else
-			on_close(tp, oldstate);
+			on_close(key, sk, tp, oldstate);
 		break;
 	}
 	return 0;
@@ -82,67 +84,64 @@ int tcp_send_reset(u64 *ctx)
 	return 0;
 }
 
+/* Only where the arguments cannot be had otherwise. */
 SEC("tracepoint/syscalls/sys_enter_connect")
 int sys_enter_connect(struct trace_event_raw_sys_enter *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
-	struct connect_call new = {.fd = ctx->args[0], .address = ctx->args[1], .active = 1};
+	struct connect_call call = {.fd = ctx->args[0], .address = ctx->args[1], .active = 1};
 
-	if (call)
-		*call = new;
-	else if (bpf_map_update_elem(&connect_calls, &thread, &new, BPF_ANY))
-		count(COUNTER_MAP_FULL);
+	note_call(&call);
 	return 0;
 }
 
-/* It fell back to CLOSE without an sk_err. Not inline, as failed_at_once. */
+/* True if it had fallen back to CLOSE without an sk_err. Not inline, as failed_at_once. */
 static __noinline int failed_later(u64 sk, int ret)
 {
 	struct connection *c = connection_of(sk);
 
-	if (!c)
+	if (!c || !c->failed)
 		return 0;
 	tcp_failed(c, -ret);
 	next_attempt(c->facts.cookie, 0);
 	forget(sk);
-	return 0;
+	return 1;
 }
 
-/* No socket changed its state: a UDP socket, or one that failed at once, or it was
- * told how an earlier call went.
+/* What a change of state did not tell: that of a UDP socket, of one that failed at
+ * once, and why one failed that has no sk_err. The call may also tell how an earlier
+ * one went.
  */
 static __always_inline void connect_returned(const struct connect_call *call, int ret)
 {
-	struct socket *socket = ret == -ENOTSOCK ? NULL : socket_of_fd(call->fd);
-	const struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
-	u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
+	struct socket *socket = ret == -ENOTSOCK ? NULL : socket_of_call(call->fd);
+	const struct sock *sk, *tcp;
+	u16 protocol;
 
-	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_MPTCP) || !is_ip(sk))
+	if (!socket || (!ret && READ(struct socket, socket, type) == SOCK_STREAM))
 		return;
-	if (protocol == IPPROTO_UDP && !ret)
-		udp_connected(sk, call->address);
-	else if (ret && (protocol == IPPROTO_UDP || !was_told(sock_of(socket))))
-		failed_at_once(sk, call->address, protocol == IPPROTO_UDP ? IPPROTO_UDP : IPPROTO_TCP, ret);
+	sk = READ_POINTER(struct socket, socket, sk);
+	protocol = sk ? READ(struct sock, sk, sk_protocol) : 0;
+	if ((protocol != IPPROTO_UDP && (!ret || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))) || !is_ip(sk))
+		return;
+	if (protocol == IPPROTO_UDP) {
+		if (ret)
+			failed_at_once(sk, call->address, IPPROTO_UDP, ret);
+		else
+			udp_connected(sk, call->address);
+		return;
+	}
+	tcp = sock_of(socket);
+	if (!failed_later((u64)tcp, ret) && !was_told(tcp))
+		failed_at_once(sk, call->address, IPPROTO_TCP, ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")
 int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
+	struct connect_call call;
 
-	if (!call || !call->active)
-		return 0;
-	call->active = 0;
-	if (call->failed)
-		failed_later(call->sk, ctx->ret);
-	else if (is_undecided(ctx->ret))
-		return 0;
-	else if (!call->started)
-		connect_returned(call, ctx->ret);
-	else if (ctx->ret)
-		was_told((const struct sock *)call->sk);
+	if (connect_ends(&call) && !is_undecided(ctx->ret))
+		connect_returned(&call, ctx->ret);
 	return 0;
 }
 
@@ -169,7 +168,7 @@ static __always_inline struct connection *accepted(struct socket *socket, struct
 	struct connection *c;
 	u64 key;
 
-	*sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+	*sk = socket ? READ_POINTER(struct socket, socket, sk) : NULL;
 	key = (u64)*sk;
 	c = key ? connection_of(key) : NULL;
 	if (c || !key)
@@ -183,7 +182,7 @@ static __always_inline int on_accept_call(long fd)
 {
 	struct file *file = fd < 0 ? NULL : file_of_fd(fd); /* it is a socket */
 	struct sock *sk;
-	struct connection *c = accepted(file ? BPF_CORE_READ(file, private_data) : NULL, &sk);
+	struct connection *c = accepted(file ? READ_POINTER(struct file, file, private_data) : NULL, &sk);
 
 	if (!c && sk && !tcp_accepted_late(sk))
 		c = connection_of((u64)sk);

@@ -72,43 +72,73 @@ struct connection_event {
 /* So that bpf2go finds the type. */
 const struct connection_event *unused_connection_event __attribute__((unused));
 
+/* This kernel lets a tp_btf program ask for a socket's cookie, and exchange
+ * atomically (both 5.12 and later).
+ */
+const volatile bool has_cookie_helper = true;
+const volatile bool has_exchange = true;
+
 /* How many are in more_connections. */
 volatile s64 crowded = 0;
 
+/* Without exchanges, all connections are in there. */
+static __always_inline bool is_crowded(void)
+{
+	return !has_exchange || unlikely(crowded);
+}
+
 static __always_inline struct connection *connection_of(u64 sk)
 {
-	struct connection *c = bpf_map_lookup_elem(&connections, &sk);
+	struct slot *slot = slot_of(sk);
 
-	return c || !crowded ? c : bpf_map_lookup_elem(&more_connections, &sk);
+	if (slot && slot->sk == sk)
+		return &slot->connection;
+	return is_crowded() ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
 }
 
 static __always_inline void forget(u64 sk)
 {
-	if (bpf_map_delete_elem(&connections, &sk) && crowded && !bpf_map_delete_elem(&more_connections, &sk))
+	struct slot *slot = slot_of(sk);
+
+	if (has_exchange && slot && slot->sk == sk)
+		__sync_lock_test_and_set(&slot->sk, 0); /* after all that was read of it */
+	else if (is_crowded() && !bpf_map_delete_elem(&more_connections, &sk))
 		__sync_fetch_and_add(&crowded, -1);
 }
 
-/* False: there is no room, which is counted, or with flag BPF_NOEXIST it is there
- * already. With BPF_ANY, what is there is another connection whose end was missed:
- * its socket's memory is used again.
+/* Of those who remember one socket at the same time, one has its slot, and the others
+ * wait for it; none of them is interrupted by another.
  */
-static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
+#define FILLED_WITHIN 200
+
+enum taken {
+	SLOT_TAKEN,
+	SLOT_HAS_SOCKET,
+	SLOT_OF_ANOTHER,
+};
+
+static __always_inline enum taken take_slot(struct slot *slot, u64 sk, const struct connection *c)
+{
+	u64 had = __sync_val_compare_and_swap(&slot->sk, 0, sk | SLOT_IS_FILLED);
+	int i;
+
+	if (unlikely(had && (had & ~SLOT_IS_FILLED) != sk))
+		return SLOT_OF_ANOTHER;
+	if (unlikely(had)) {
+		for (i = 0; i < FILLED_WITHIN && *(volatile u64 *)&slot->sk == (sk | SLOT_IS_FILLED); i++)
+			;
+		return SLOT_HAS_SOCKET;
+	}
+	slot->connection = *c;
+	__sync_lock_test_and_set(&slot->sk, sk);
+	return SLOT_TAKEN;
+}
+
+/* False: there is no room, which is counted. */
+static __always_inline bool remember_crowded(u64 sk, const struct connection *c)
 {
 	int error;
 
-	if (crowded && bpf_map_lookup_elem(&more_connections, &sk)) {
-		if (flags == BPF_NOEXIST)
-			return false;
-		count(COUNTER_END_MISSED);
-		forget(sk);
-	}
-	error = update(&connections, &sk, c, BPF_NOEXIST);
-	if (error == -EEXIST && flags == BPF_ANY) {
-		count(COUNTER_END_MISSED);
-		error = update(&connections, &sk, c, BPF_ANY);
-	}
-	if (!error || error == -EEXIST)
-		return !error;
 	__sync_fetch_and_add(&crowded, 1); /* before anybody looks for it */
 	error = update(&more_connections, &sk, c, BPF_NOEXIST);
 	if (error)
@@ -118,10 +148,40 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 	return !error;
 }
 
-/* How often a socket was connected before, by cookie, and FAILURE_TOLD. Only sockets
+/* False: there is no room, which is counted, or with flag BPF_NOEXIST it is there
+ * already. With BPF_ANY, what is there is another connection whose end was missed:
+ * its socket's memory is used again.
+ */
+static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
+{
+	struct slot *slot = slot_of(sk);
+	enum taken taken;
+
+	if (is_crowded() && bpf_map_lookup_elem(&more_connections, &sk)) {
+		if (flags == BPF_NOEXIST)
+			return false;
+		count(COUNTER_END_MISSED);
+		bpf_map_delete_elem(&more_connections, &sk);
+		__sync_fetch_and_add(&crowded, -1);
+	}
+	if (!has_exchange || unlikely(!slot))
+		return remember_crowded(sk, c);
+	taken = take_slot(slot, sk, c);
+	if (unlikely(taken == SLOT_OF_ANOTHER))
+		return remember_crowded(sk, c);
+	if (taken == SLOT_TAKEN)
+		return true;
+	if (flags == BPF_NOEXIST)
+		return false;
+	count(COUNTER_END_MISSED);
+	slot->connection = *c;
+	return true;
+}
+
+/* How often a socket was connected before, by cookie, and OUTCOME_TOLD. Only sockets
  * that failed or were disconnected are here, so old entries may go.
  */
-#define FAILURE_TOLD (1U << 31) /* a failure was told of, and no connect() has returned it yet */
+#define OUTCOME_TOLD (1U << 31) /* what became of it was told, and no connect() has returned it yet */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -129,27 +189,6 @@ struct {
 	__type(key, u64);
 	__type(value, u32);
 } attempts SEC(".maps");
-
-/* A connect() that is being executed. */
-struct connect_call {
-	u64 sk;
-	u64 address; /* the caller's struct sockaddr */
-	int fd;
-	u8 active;  /* it has not returned yet */
-	u8 started; /* sk went to SYN_SENT: inet_sock_set_state tells the rest */
-	u8 failed;  /* it fell back to CLOSE without an sk_err: the return code tells why */
-};
-
-/* By thread. The entry is used again by the next call, which costs less than to
- * make and delete one each time. Entries matter only until SYN_SENT, and calls do
- * not wait before that: old ones may go.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, struct connect_call);
-} connect_calls SEC(".maps");
 
 /* The hooks that count what UDP sockets exchange are attached. */
 const volatile bool counts_udp_bytes = false;
@@ -164,12 +203,6 @@ struct listen_address {
 };
 
 const volatile struct listen_address own_api = {};
-
-/* This kernel lets a tp_btf program ask for a socket's cookie, and exchange
- * atomically (both 5.12 and later).
- */
-const volatile bool has_cookie_helper = true;
-const volatile bool has_exchange = true;
 
 /* Marks the numbers that stand in for a cookie. */
 #define NO_COOKIE (1ULL << 63)
@@ -233,10 +266,10 @@ static __always_inline bool may_announce(struct connection *c)
 {
 	u8 value = 1;
 
-	if (has_exchange)
-		return !__sync_lock_test_and_set(&c->announced, 1);
 	if (c->announced)
 		return false;
+	if (has_exchange)
+		return !__sync_lock_test_and_set(&c->announced, 1);
 	c->announced = 1;
 	return !bpf_map_update_elem(&announcements, &c->facts.cookie, &value, BPF_NOEXIST);
 }
@@ -245,10 +278,10 @@ static __always_inline u32 attempt_of(u64 cookie)
 {
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
 
-	return n ? *n & ~FAILURE_TOLD : 0;
+	return n ? *n & ~OUTCOME_TOLD : 0;
 }
 
-/* told is FAILURE_TOLD or 0. */
+/* told is OUTCOME_TOLD or 0. */
 static __always_inline void next_attempt(u64 cookie, u32 told)
 {
 	u32 n = (attempt_of(cookie) + 1) | told;
@@ -256,7 +289,7 @@ static __always_inline void next_attempt(u64 cookie, u32 told)
 	bpf_map_update_elem(&attempts, &cookie, &n, BPF_ANY);
 }
 
-/* True if connect() returns a failure that was told of, and only for the first that
+/* True if connect() returns a failure of an attempt that was told of, and only for the first that
  * does so.
  */
 static __always_inline bool was_told(const struct sock *sk)
@@ -264,9 +297,9 @@ static __always_inline bool was_told(const struct sock *sk)
 	u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
 
-	if (!n || !(*n & FAILURE_TOLD))
+	if (!n || !(*n & OUTCOME_TOLD))
 		return false;
-	*n &= ~FAILURE_TOLD;
+	*n &= ~OUTCOME_TOLD;
 	return true;
 }
 
@@ -288,7 +321,7 @@ static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
 {
 	struct address own, any = {};
 
-	if (!own_api.port || netns != own_api.netns ||
+	if (!own_api.port || !unlikely(netns == own_api.netns) ||
 	    (ends->local_port != own_api.port && ends->remote_port != own_api.port))
 		return false;
 	__builtin_memcpy(&own, (const void *)&own_api.ip, sizeof(own));

@@ -6,15 +6,17 @@
 /* NULL if the file is no socket. */
 static __always_inline struct socket *socket_of_file(const struct file *file)
 {
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	const struct inode *inode = READ_POINTER(struct file, file, f_inode);
+
+	if ((READ(struct inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	return BPF_CORE_READ(file, private_data);
+	return READ_POINTER(struct file, file, private_data);
 }
 
 /* The file behind a descriptor of the current process, or NULL. */
 static __always_inline struct file *file_of_fd(int fd)
 {
-	struct file **slots, *file = NULL;
+	struct file **slots;
 	u32 n;
 
 	if (has_task_btf()) {
@@ -31,8 +33,7 @@ static __always_inline struct file *file_of_fd(int fd)
 	}
 	if (fd < 0 || (u32)fd >= n)
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
-	return file;
+	return READ_POINTER(struct hlist_head, slots + fd, first); /* which is just a pointer */
 }
 
 /* The struct socket behind a file descriptor of the current process. */
@@ -43,14 +44,25 @@ static __always_inline struct socket *socket_of_fd(int fd)
 	return file ? socket_of_file(file) : NULL;
 }
 
+/* The same of a call that has taken it for a socket. Its inode is in no cache: that
+ * the file is still a socket is told by the way back.
+ */
+static __always_inline struct socket *socket_of_call(int fd)
+{
+	struct file *file = file_of_fd(fd);
+	struct socket *socket = file ? READ_POINTER(struct file, file, private_data) : NULL;
+
+	return socket && READ_POINTER(struct socket, socket, file) == file ? socket : NULL;
+}
+
 /* The TCP socket that does the work of a socket: of MPTCP, its first subflow,
  * which is there from listen() or connect() on.
  */
 static __always_inline struct sock *sock_of(const struct socket *socket)
 {
-	struct sock *sk = socket ? BPF_CORE_READ(socket, sk) : NULL;
+	struct sock *sk = socket ? READ_POINTER(struct socket, socket, sk) : NULL;
 
-	if (sk && bpf_core_type_exists(struct mptcp_sock) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+	if (sk && bpf_core_type_exists(struct mptcp_sock) && READ(struct sock, sk, sk_protocol) == IPPROTO_MPTCP)
 		return BPF_CORE_READ((struct mptcp_sock *)sk, first);
 	return sk;
 }
@@ -117,6 +129,94 @@ static __noinline int failed_at_once(const struct sock *sk, u64 address, u16 pro
 	e->known = KNOWN_CODE;
 	submit(e);
 	return 0;
+}
+
+/* A connect() that is being executed. */
+struct connect_call {
+	u64 address; /* the caller's struct sockaddr */
+	int fd;
+	u8 active; /* it has not returned yet */
+};
+
+/* The arguments of a call are in the registers that the thread had when it called,
+ * and these can be read (Linux 5.15, on processors whose registers are known here).
+ */
+const volatile bool reads_registers = false;
+const volatile u32 connect_number = 0; /* of the system call */
+
+struct pt_regs___arm64 {
+	u64 regs[31];
+	u64 orig_x0;
+	s32 syscallno;
+} __attribute__((preserve_access_index));
+
+/* Without reads_registers: by thread. The entry is used again by the next call, which
+ * costs less than to make and delete one each time. Old ones may go.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct connect_call);
+} connect_calls SEC(".maps");
+
+static __always_inline struct connect_call *noted_call(void)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct connect_call *call = bpf_map_lookup_elem(&connect_calls, &thread);
+
+	return call && call->active ? call : NULL;
+}
+
+static __always_inline void note_call(const struct connect_call *call)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct connect_call *noted = bpf_map_lookup_elem(&connect_calls, &thread);
+
+	if (noted)
+		*noted = *call;
+	else if (bpf_map_update_elem(&connect_calls, &thread, call, BPF_ANY))
+		count(COUNTER_MAP_FULL);
+}
+
+/* The call that this thread executes. */
+static __always_inline bool read_call(struct connect_call *call)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs___arm64 *of_arm64;
+
+	if (bpf_core_field_exists(regs->orig_ax)) {
+		call->fd = regs->di;
+		call->address = regs->si;
+		return regs->orig_ax == connect_number;
+	}
+	of_arm64 = (void *)regs;
+	barrier_var(of_arm64); /* its fields must not be computed where there are none */
+	call->fd = of_arm64->orig_x0;
+	call->address = of_arm64->regs[1];
+	return of_arm64->syscallno == connect_number;
+}
+
+/* False: it is no connect(), but io_uring or TCP fast open. */
+static __always_inline bool is_in_connect(void)
+{
+	struct connect_call call;
+
+	return reads_registers ? read_call(&call) : !!noted_call();
+}
+
+static __always_inline bool connect_ends(struct connect_call *call)
+{
+	struct connect_call *noted;
+
+	if (reads_registers)
+		return read_call(call);
+	noted = noted_call();
+	if (!noted)
+		return false;
+	*call = *noted;
+	noted->active = 0;
+	return true;
 }
 
 /* These do not end an attempt: it goes on, or it never was one. */

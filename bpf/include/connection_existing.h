@@ -32,7 +32,7 @@ static __always_inline void owner_is(struct owner *owner, struct task_struct *ta
 	owner->cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 	owner->cgroups = cgroups_of(cgroup);
 	BPF_CORE_READ_STR_INTO(&owner->command, task, group_leader, comm);
-	tell_names(&owner->process, task, owner->cgroup_id, BPF_CORE_READ(cgroup, kn));
+	tell_names(&owner->process, address_of(task), owner->cgroup_id, (u64)BPF_CORE_READ(cgroup, kn));
 }
 
 /* True for the process itself and for all that it forked. */
@@ -71,7 +71,7 @@ static __always_inline u64 cookie_of_file(struct file *file, const struct sock *
 		socket = bpf_sock_from_file(file);
 		if (socket) {
 			typed = socket->sk;
-			if (typed && typed == sk)
+			if (typed && address_of(typed) == (u64)sk)
 				return bpf_get_socket_cookie(typed);
 		}
 	}
@@ -192,7 +192,7 @@ static __always_inline void tcp_exists_told(const struct sock *sk, int state)
 	if (state == TCP_CLOSE) {
 		forget(key);
 	} else if (c->established_ns && may_announce(c)) {
-		remember_ends(sk, &c->facts);
+		remember_ends(key, &c->facts);
 		tcp_established(c);
 	}
 }

@@ -140,9 +140,9 @@ static __always_inline u64 cookie_of_listener(const struct sock *sk)
 }
 
 /* CLOSE -> LISTEN. What is in the map is another socket, which had this memory. */
-static __always_inline void on_listen(struct sock *sk)
+static __always_inline void on_listen(u64 key, struct sock *sk)
 {
-	u64 thread = bpf_get_current_pid_tgid(), key = (u64)sk;
+	u64 thread = bpf_get_current_pid_tgid();
 
 	if (connection_of(key)) {
 		count(COUNTER_END_MISSED);
@@ -154,9 +154,8 @@ static __always_inline void on_listen(struct sock *sk)
 }
 
 /* LISTEN -> CLOSE. One that is not in the map could not have its port. */
-static __always_inline void on_listen_end(const struct sock *sk)
+static __always_inline void on_listen_end(u64 key, const struct sock *sk)
 {
-	u64 key = (u64)sk;
 	struct connection *c = connection_of(key);
 	struct listening *l;
 

@@ -16,8 +16,7 @@ static __always_inline bool has_flag(const struct sock *sk, int flag)
  */
 static __always_inline void on_reset_received(const struct sock *sk)
 {
-	u64 key = (u64)sk;
-	struct connection *c = connection_of(key);
+	struct connection *c = connection_of(address_of(sk));
 	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 
 	if (!c)
@@ -44,10 +43,8 @@ static __always_inline void on_reset_sent(u64 sk, u64 skb)
  * without an error. A socket whose process is gone (SOCK_DEAD) may end so without
  * a reset, and so may one under repair.
  */
-static __always_inline u8 reset_by_whom(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+static __always_inline u8 reset_by_whom(const struct sock *sk, const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-
 	if (c->facts.reset_by || sk->sk_err)
 		return c->facts.reset_by;
 	if (oldstate != TCP_ESTABLISHED && oldstate != TCP_CLOSE_WAIT && oldstate != TCP_FIN_WAIT1 &&

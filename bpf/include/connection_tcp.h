@@ -1,6 +1,7 @@
 /* TCP connections, told by the changes of state of their sockets. */
 #pragma once
 
+#include "connection_calls.h"
 #include "connection_listen.h"
 #include "connection_reset.h"
 
@@ -69,9 +70,8 @@ static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct 
 /* bytes_received counts the FIN of the peer as a byte (tcp_rcv_nxt_update by
  * end_seq); SOCK_DONE is set when that FIN was taken in, and only then.
  */
-static __always_inline void tcp_closed(const struct tcp_sock *tp, const struct connection *c, int oldstate)
+static __always_inline void tcp_closed(const struct sock *sk, const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct connection_event *e = new_event(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
 	u64 done;
 
@@ -100,14 +100,14 @@ static __always_inline bool has_index(const struct facts *f)
 }
 
 /* From ESTABLISHED on. */
-static __always_inline void remember_ends(const struct sock *sk, const struct facts *f)
+static __always_inline void remember_ends(u64 sk, const struct facts *f)
 {
-	u64 value = (u64)sk, hash;
+	u64 hash;
 
 	if (!has_index(f))
 		return;
 	hash = hash_of_ends(&f->ends, f->netns);
-	bpf_map_update_elem(&connections_by_ends, &hash, &value, BPF_ANY);
+	bpf_map_update_elem(&connections_by_ends, &hash, &sk, BPF_ANY);
 }
 
 static __always_inline void forget_ends(const struct facts *f)
@@ -130,63 +130,55 @@ static __always_inline struct connection *first_subflow_of(const struct tcp_sock
 	struct mptcp_sock *msk;
 	u64 first;
 
-	if (!bpf_core_type_exists(struct mptcp_sock) || !tp->is_mptcp)
+	if (!bpf_core_type_exists(struct mptcp_sock) || !unlikely(tp->is_mptcp))
 		return NULL;
 	subflow = BPF_CORE_READ(&tp->inet_conn, icsk_ulp_data);
 	msk = (struct mptcp_sock *)BPF_CORE_READ(subflow, conn);
 	first = (u64)BPF_CORE_READ(msk, first);
-	return first == (u64)tp ? NULL : connection_of(first);
+	return first == address_of(tp) ? NULL : connection_of(first);
 }
 
-static __always_inline void on_connect(struct sock *sk, const struct tcp_sock *tp)
+static __always_inline void on_connect(u64 key, struct sock *sk, const struct tcp_sock *tp)
 {
 	struct connection c = {
 		.facts = { .direction = DIRECTION_OUTBOUND, .attribution = ATTRIBUTION_CONNECT, .protocol = IPPROTO_TCP },
 		.announced = 1,
 	};
-	u64 thread = bpf_get_current_pid_tgid();
 	struct connection *first = first_subflow_of(tp);
-	struct connect_call *call;
 
-	if (has_cookie(sk))
+	if (unlikely(has_cookie(sk)))
 		c.facts.attempt = attempt_of(sk->__sk_common.skc_cookie.counter);
 	c.facts.cookie = cookie_of(sk);
-	c.facts.netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
+	c.facts.netns = sk->__sk_common.skc_net.net->ns.inum;
 	if (first) {
 		c.facts.owner = first->facts.owner;
 		c.facts.attribution = first->facts.attribution;
 	} else {
 		owner_is_current(&c.facts.owner);
 	}
-	remember((u64)sk, &c, BPF_ANY);
-	call = bpf_map_lookup_elem(&connect_calls, &thread);
-	if (call && call->active) {
-		call->sk = (u64)sk;
-		call->started = 1;
-	}
+	remember(key, &c, BPF_ANY);
 }
 
 /* The ends, the local port among them, are there from now on. */
-static __always_inline void on_established(struct sock *sk, const struct tcp_sock *tp, int oldstate)
+static __always_inline void on_established(u64 key, struct sock *sk, const struct tcp_sock *tp, int oldstate)
 {
-	u64 key = (u64)sk;
 	struct connection *c = connection_of(key);
 	struct connection new = { .facts = { .direction = DIRECTION_INBOUND, .protocol = IPPROTO_TCP } }, *first;
 
 	/* Also accepted before the handshake was complete (TCP fast open). */
 	if (c && !is_of_another(c, sk) && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV)) {
-		endpoints_of_tcp(tp, &c->facts.ends);
+		endpoints_of_tcp(sk, tp, &c->facts.ends);
 		c->established_ns = bpf_ktime_get_boot_ns();
-		remember_ends(sk, &c->facts);
+		remember_ends(key, &c->facts);
 		if (c->facts.direction == DIRECTION_OUTBOUND || may_announce(c))
 			tcp_established(c);
 		return;
 	}
 	new.facts.cookie = cookie_of(sk);
-	new.facts.netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
-	endpoints_of_tcp(tp, &new.facts.ends);
+	new.facts.netns = sk->__sk_common.skc_net.net->ns.inum;
+	endpoints_of_tcp(sk, tp, &new.facts.ends);
 	new.established_ns = bpf_ktime_get_boot_ns();
-	if (oldstate == TCP_SYN_SENT) {
+	if (unlikely(oldstate == TCP_SYN_SENT)) {
 		/* connect() came before this program, and no iterator yet. */
 		new.facts.direction = DIRECTION_OUTBOUND;
 		new.announced = 1;
@@ -197,7 +189,7 @@ static __always_inline void on_established(struct sock *sk, const struct tcp_soc
 		new.announced = 1;
 		tcp_established(&new);
 	}
-	remember_ends(sk, &new.facts);
+	remember_ends(key, &new.facts);
 	remember(key, &new, BPF_ANY);
 }
 
@@ -231,55 +223,62 @@ static __always_inline bool tcp_accepted_late(const struct sock *sk)
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
 		forget(key);
 	} else if (c.late) {
-		remember_ends(sk, &c.facts);
+		remember_ends(key, &c.facts);
 		tcp_established(&c);
 	}
 	return true;
 }
 
-/* It ends without having been established. True: the return of connect() will tell
- * of it.
- */
-static __always_inline bool on_failure(const struct tcp_sock *tp, struct connection *c, int oldstate)
+static __always_inline bool has_state(const struct sock *sk, int state)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	int error = tp->inet_conn.icsk_inet.sk.sk_err;
-	struct connect_call *call = error ? NULL : bpf_map_lookup_elem(&connect_calls, &thread);
+	const struct socket *socket = sk->sk_socket;
 
-	endpoints_of_tcp(tp, &c->facts.ends); /* connect() clears the port afterwards */
-	if (call && call->active && call->sk == (u64)tp) {
-		call->failed = 1;
+	return socket && socket->state == state;
+}
+
+/* It ends without having been established. True: the return of connect() will tell
+ * of it. A socket that connect() has only begun with is not SS_CONNECTING yet.
+ */
+static __always_inline bool on_failure(const struct sock *sk, const struct tcp_sock *tp, struct connection *c, int oldstate)
+{
+	int error = sk->sk_err;
+
+	endpoints_of_tcp(sk, tp, &c->facts.ends); /* connect() clears the port afterwards */
+	if (!error && oldstate == TCP_SYN_SENT && has_state(sk, SS_UNCONNECTED) && is_in_connect()) {
+		c->failed = 1;
 		return true;
 	}
-	c->facts.reset_by = reset_by_whom(tp, c, oldstate);
+	c->facts.reset_by = reset_by_whom(sk, tp, c, oldstate);
 	tcp_failed(c, error);
 	return false;
 }
 
-static __always_inline void on_close(const struct tcp_sock *tp, int oldstate)
+static __always_inline void on_close(u64 key, const struct sock *sk, const struct tcp_sock *tp, int oldstate)
 {
-	u64 key = (u64)tp;
 	struct connection *c = connection_of(key);
 	u32 told = 0;
 
 	if (!c)
 		return;
-	if (oldstate == TCP_SYN_SENT || !c->established_ns) {
-		if (on_failure(tp, c, oldstate))
+	if (unlikely(oldstate == TCP_SYN_SENT || !c->established_ns)) {
+		if (on_failure(sk, tp, c, oldstate))
 			return;
-		told = FAILURE_TOLD;
+		told = OUTCOME_TOLD;
 	} else {
-		if (may_announce(c)) {
+		if (unlikely(may_announce(c))) {
 			if (c->facts.attribution == ATTRIBUTION_NONE)
 				owner_is_listener(&c->facts);
 			tcp_established(c);
 		}
-		c->facts.reset_by = reset_by_whom(tp, c, oldstate);
-		tcp_closed(tp, c, oldstate);
+		c->facts.reset_by = reset_by_whom(sk, tp, c, oldstate);
+		tcp_closed(sk, tp, c, oldstate);
 		forget_ends(&c->facts);
+		/* The outcome that connect() still has to return is this one. */
+		if (has_state(sk, SS_CONNECTING))
+			told = OUTCOME_TOLD;
 	}
 	/* The process still has the socket and may connect it again. */
-	if (c->facts.direction == DIRECTION_OUTBOUND && tp->inet_conn.icsk_inet.sk.sk_socket)
+	if (c->facts.direction == DIRECTION_OUTBOUND && unlikely(sk->sk_socket))
 		next_attempt(c->facts.cookie, told);
 	forget(key);
 }

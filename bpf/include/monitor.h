@@ -9,6 +9,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+/* What hardly ever happens: its code is put out of the way of the rest. */
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Some helpers are for GPL-compatible programs only. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -55,7 +58,7 @@ static __always_inline void *reserve(u64 size)
 {
 	void *room = bpf_ringbuf_reserve(&events, size, 0);
 
-	if (!room)
+	if (unlikely(!room))
 		count(COUNTER_RING_BUFFER_FULL);
 	return room;
 }
@@ -76,7 +79,7 @@ static __always_inline void submit(void *room)
 
 	if (n) {
 		__sync_fetch_and_add(n, 1);
-		if (*n % LOOK_EVERY == 0 && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_up_bytes)
+		if (unlikely(*n % LOOK_EVERY == 0) && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_up_bytes)
 			flags = BPF_RB_FORCE_WAKEUP;
 	}
 	bpf_ringbuf_submit(room, flags);
@@ -90,6 +93,28 @@ static __always_inline bool has_task_btf(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
+extern void *bpf_rdonly_cast(const void *object, u32 type) __ksym __weak;
+
+/* A field of an object of the kernel that is reached by pointers whose type the
+ * verifier does not know. Linux 6.2 and later can be told, and read it without a
+ * call; like a probe read, that gives 0 where there is no memory.
+ */
+#define READ(type, object, field)                                                                        \
+	({                                                                                               \
+		typeof(((type *)0)->field) __value;                                                      \
+		if (bpf_rdonly_cast)                                                                     \
+			__value = ((type *)bpf_rdonly_cast(object, bpf_core_type_id_kernel(type)))->field; \
+		else                                                                                     \
+			__value = BPF_CORE_READ((type *)(object), field);                                \
+		__value;                                                                                 \
+	})
+
+/* A field that is a pointer. The verifier would know the type of what it points to,
+ * and not let one calculate with it, on some kernels only: so it is read as a number.
+ */
+#define READ_POINTER(type, object, field) \
+	((void *)READ(struct timespec64, (void *)(object) + bpf_core_field_offset(type, field), tv_sec))
+
 /* bpf_map_update_elem for those who look at the error: before Linux 6.4, only the
  * lower half of what that returns is the error.
  */
@@ -98,14 +123,19 @@ static __always_inline int update(void *map, const void *key, const void *value,
 	return bpf_map_update_elem(map, key, value, flags);
 }
 
-/* A pointer as a number. Functions that are not static are verified once, for any
- * arguments, and not again for each way to each of their calls; but up to Linux 5.11
- * they take no pointers.
+volatile u64 here = 0; /* its own address, once somebody has asked */
+
+/* A pointer as a number, which the verifier lets one calculate with, and hand to
+ * functions that are not static: these are verified once, for any arguments, and not
+ * again for each way to each of their calls, but up to Linux 5.11 they take no
+ * pointers. The verifier knows the difference of two pointers as a number.
  */
 static __always_inline u64 address_of(const volatile void *pointer)
 {
-	u64 address = 0;
+	u64 distance = (u64)pointer - (u64)&here;
 
-	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
-	return address;
+	barrier_var(distance);
+	if (unlikely(!here))
+		here = (u64)&here;
+	return distance + here;
 }

@@ -65,6 +65,27 @@ struct {
 
 #ifndef MAPS_ALONE
 
+/* The process that was last found to be told of, on each CPU: mostly it is the next
+ * one, too.
+ */
+struct last_told {
+	struct process process;
+	u64 cgroup_id;
+	u64 tellings;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct last_told);
+} last_told SEC(".maps");
+
+/* How many processes were told of. When there is another one, it may have taken the
+ * place of any.
+ */
+volatile u64 tellings = 0;
+
 static __always_inline bool add_name(struct named *n, const char *name)
 {
 	u32 at = n->path_length;
@@ -205,19 +226,32 @@ __noinline int tell_new_names(u64 task, u64 node)
 	process_is(&process, (struct task_struct *)task);
 	if (!bpf_map_lookup_elem(&told_processes, &process) && !tell_process(&process, (struct task_struct *)task))
 		return 0;
+	__sync_fetch_and_add(&tellings, 1);
 	if (tell_new_cgroup((struct kernfs_node *)node))
 		bpf_map_update_elem(&told_processes, &process, &cgroup_id, BPF_ANY);
 	return 0;
 }
 
-/* Nearly always both were told of before: one lookup says so. */
-static __always_inline void tell_names(const struct process *process, const struct task_struct *task, u64 cgroup_id,
-				       const struct kernfs_node *node)
+/* Nearly always both were told of before: one lookup says so. task and node are
+ * addresses.
+ */
+static __always_inline void tell_names(const struct process *process, u64 task, u64 cgroup_id, u64 node)
 {
-	u64 *told = bpf_map_lookup_elem(&told_processes, process);
+	u32 first = 0;
+	struct last_told *last = bpf_map_lookup_elem(&last_told, &first);
+	u64 *told;
 
-	if (!told || *told != cgroup_id)
-		tell_new_names(address_of(task), address_of(node));
+	if (last && last->process.start_ns == process->start_ns && last->process.pid == process->pid &&
+	    last->process.exec_id == process->exec_id && last->cgroup_id == cgroup_id && last->tellings == tellings)
+		return;
+	told = bpf_map_lookup_elem(&told_processes, process);
+	if (unlikely(!told || *told != cgroup_id)) {
+		tell_new_names(task, node);
+	} else if (last) {
+		last->tellings = tellings;
+		last->process = *process;
+		last->cgroup_id = cgroup_id;
+	}
 }
 
 #endif /* MAPS_ALONE */

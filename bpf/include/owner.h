@@ -62,6 +62,34 @@ static __always_inline u32 cgroups_of(const struct cgroup *cgroup)
 	return cgroups;
 }
 
+#define LOWEST_BITS 0x0101010101010101
+#define HIGHEST_BITS 0x8080808080808080
+
+/* Bits of the bytes that are 0, the highest of each: the lowest that is set is right. */
+static __always_inline u64 zero_bytes(u64 word)
+{
+	return (word - LOWEST_BITS) & ~word & HIGHEST_BITS;
+}
+
+/* The bytes before the first 0, which little-endian machines have lowest. */
+static __always_inline u64 before_zero(u64 word)
+{
+	u64 zeros = zero_bytes(word);
+
+	return word & (((zeros & -zeros) >> 7) - 1);
+}
+
+/* Without a call of a helper. What follows the 0 may be left of a longer name. */
+static __always_inline void copy_command(char *command, const struct task_struct *leader)
+{
+	const u64 *comm = (const u64 *)leader->comm;
+	u64 words[2] = { comm[0], comm[1] & ~0ULL >> 8 };
+
+	words[1] = zero_bytes(words[0]) ? 0 : before_zero(words[1]);
+	words[0] = before_zero(words[0]);
+	__builtin_memcpy(command, words, sizeof(words));
+}
+
 /* Only for hooks that run in the process's own context, never in softirq. The
  * command is that of the process, as in /proc/PID/comm, not of the thread.
  */
@@ -71,6 +99,7 @@ static __always_inline void owner_is_current(struct owner *owner)
 	struct kernfs_node *node;
 	struct cgroup *cgroup;
 	struct process process;
+	u64 task_address, node_address;
 
 	if (has_task_btf()) {
 		task = bpf_get_current_task_btf();
@@ -82,6 +111,9 @@ static __always_inline void owner_is_current(struct owner *owner)
 		process.start_ns = leader->start_boottime;
 		owner->uid = task->cred->uid.val;
 		owner->cgroup_id = node->id;
+		copy_command(owner->command, leader);
+		task_address = address_of(task);
+		node_address = address_of(node);
 	} else {
 		task = (struct task_struct *)bpf_get_current_task();
 		leader = BPF_CORE_READ(task, group_leader);
@@ -90,9 +122,11 @@ static __always_inline void owner_is_current(struct owner *owner)
 		process_is(&process, task);
 		owner->uid = bpf_get_current_uid_gid();
 		owner->cgroup_id = bpf_get_current_cgroup_id();
+		bpf_probe_read_kernel_str(&owner->command, sizeof(owner->command), &leader->comm);
+		task_address = (u64)task;
+		node_address = (u64)node;
 	}
 	owner->process = process;
 	owner->cgroups = cgroups_of(cgroup);
-	bpf_probe_read_kernel_str(&owner->command, sizeof(owner->command), &leader->comm);
-	tell_names(&process, task, owner->cgroup_id, node);
+	tell_names(&process, task_address, owner->cgroup_id, node_address);
 }

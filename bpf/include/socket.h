@@ -14,12 +14,14 @@ struct address {
 	u8 ip[16];
 };
 
+/* Written by words, as addresses are copied: a CPU waits where it reads as one what
+ * was just written in parts. The first byte is the lowest of a word.
+ */
 static __always_inline void address_from_v4(struct address *a, u32 ip)
 {
-	__builtin_memset(a->ip, 0, 10);
-	a->ip[10] = 0xff;
-	a->ip[11] = 0xff;
-	__builtin_memcpy(&a->ip[12], &ip, sizeof(ip));
+	u64 words[2] = { 0, 0xffff0000 | (u64)ip << 32 };
+
+	__builtin_memcpy(a, words, sizeof(*a));
 }
 
 /* One end or both of a connection; ports in host order, 0 where not known. */
@@ -48,30 +50,38 @@ static __always_inline void endpoints_of(const struct sock *sk, struct endpoints
 
 static __always_inline void copy_v6(struct address *a, const struct in6_addr *ip)
 {
-	u32 *words = (u32 *)a->ip;
+	const u32 *parts = ip->in6_u.u6_addr32;
+	u64 words[2] = { parts[0] | (u64)parts[1] << 32, parts[2] | (u64)parts[3] << 32 };
 
-	words[0] = ip->in6_u.u6_addr32[0];
-	words[1] = ip->in6_u.u6_addr32[1];
-	words[2] = ip->in6_u.u6_addr32[2];
-	words[3] = ip->in6_u.u6_addr32[3];
+	__builtin_memcpy(a, words, sizeof(*a));
 }
 
 /* The same of a socket whose type the verifier knows: then it can be read without
- * calls of helpers, which is much of what such a program costs.
+ * calls of helpers, which is much of what such a program costs. sk is what a
+ * tracepoint gives; newer kernels know that it is there, and do not check the address
+ * at each access, as they do with tp.
  */
-static __always_inline void endpoints_of_tcp(const struct tcp_sock *tp, struct endpoints *e)
+static __always_inline void endpoints_of_tcp(const struct sock *sk, const struct tcp_sock *tp, struct endpoints *e)
 {
-	const struct sock_common *sk = &tp->inet_conn.icsk_inet.sk.__sk_common;
+	const struct sock_common *common = &sk->__sk_common;
 
-	if (sk->skc_family == AF_INET6) {
-		copy_v6(&e->local, &sk->skc_v6_rcv_saddr);
-		copy_v6(&e->remote, &sk->skc_v6_daddr);
+	if (common->skc_family == AF_INET6) {
+		copy_v6(&e->local, &common->skc_v6_rcv_saddr);
+		copy_v6(&e->remote, &common->skc_v6_daddr);
 	} else {
-		address_from_v4(&e->local, sk->skc_rcv_saddr);
-		address_from_v4(&e->remote, sk->skc_daddr);
+		address_from_v4(&e->local, common->skc_rcv_saddr);
+		address_from_v4(&e->remote, common->skc_daddr);
 	}
 	e->local_port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
-	e->remote_port = bpf_ntohs(sk->skc_dport);
+	e->remote_port = bpf_ntohs(common->skc_dport);
+}
+
+/* NULL: it is no TCP socket. */
+static __always_inline const struct tcp_sock *tcp_sock_of(struct sock *sk)
+{
+	if (!bpf_rdonly_cast)
+		return bpf_skc_to_tcp_sock(sk);
+	return sk->sk_protocol == IPPROTO_TCP ? bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock)) : NULL;
 }
 
 static __always_inline u32 netns_of(const struct sock *sk)

@@ -41,6 +41,9 @@ type Monitor struct {
 	// Prerequisites names, by feature of Optional, another one without which it is
 	// worth nothing: its hooks are left out with those of the other.
 	Prerequisites map[string]string
+	// Spared names eBPF programs that this kernel makes unnecessary: they are left
+	// out, and nothing is missing. May be nil.
+	Spared func(*Host) ([]string, error)
 	// Conditions are those of Options' rules that its eBPF side looks at, see
 	// bpf/include/filter.h: "command", "uid", "cgroup", "ip", "loopback", "port",
 	// "interface".

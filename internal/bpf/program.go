@@ -138,6 +138,15 @@ var errWorthNothing = errors.New("it is worth nothing without")
 // findHooks leaves out of the object what this kernel has no hook for.
 func (p *Program) findHooks(spec *ebpf.CollectionSpec) error {
 	missing := map[string]bool{} // features
+	if p.Monitor.Spared != nil {
+		spared, err := p.Monitor.Spared(p.host)
+		if err != nil {
+			return err
+		}
+		for _, name := range spared {
+			delete(spec.Programs, name)
+		}
+	}
 	for name, program := range spec.Programs {
 		feature, optional := p.Monitor.Optional[name]
 		hook := newHook(program, optional)

@@ -33,7 +33,7 @@ func changed(m *bpf.Monitor, change func(*ebpf.CollectionSpec)) *bpf.Monitor {
 func TestMissingHook(t *testing.T) {
 	bpftest.RequireRoot(t)
 	host := bpftest.NewHost(t)
-	for _, hook := range []string{"inet_sock_set_state", "sys_enter_connect"} {
+	for _, hook := range []string{"inet_sock_set_state", "sys_exit_connect"} {
 		m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
 			spec.Programs[hook].SectionName = strings.Replace(spec.Programs[hook].SectionName, hook, "no_such_hook", 1)
 			spec.Programs[hook].AttachTo = strings.Replace(spec.Programs[hook].AttachTo, hook, "no_such_hook", 1)

@@ -37,6 +37,7 @@ var Monitor = &bpf.Monitor{
 	HasOwnAPI:     true,
 	HasUDPIdle:    true,
 	Features:      features,
+	Spared:        spared,
 	Prepare:       prepare,
 	Iterators:     []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
 	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapUdpConnections, connectionMapConnectionsByEnds},

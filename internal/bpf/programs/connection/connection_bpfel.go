@@ -15,13 +15,10 @@ import (
 
 type connectionConnectCall struct {
 	_       structs.HostLayout
-	Sk      uint64
 	Address uint64
 	Fd      int32
 	Active  uint8
-	Started uint8
-	Failed  uint8
-	_       [1]byte
+	_       [3]byte
 }
 
 type connectionConnection struct {
@@ -60,7 +57,8 @@ type connectionConnection struct {
 	EstablishedNs uint64
 	Announced     uint32
 	Late          uint8
-	_             [3]byte
+	Failed        uint8
+	_             [2]byte
 }
 
 type connectionConnectionEvent struct {
@@ -188,6 +186,13 @@ type connectionFlowKey struct {
 	None uint16
 }
 
+type connectionLastTold struct {
+	_        structs.HostLayout
+	Process  connectionProcess
+	CgroupId uint64
+	Tellings uint64
+}
+
 type connectionListenAddress struct {
 	_  structs.HostLayout
 	Ip struct {
@@ -241,6 +246,12 @@ type connectionRule struct {
 	PortLast   uint16
 	Command    [2]uint64
 	Interface  [2]uint64
+}
+
+type connectionSlot struct {
+	_          structs.HostLayout
+	Sk         uint64
+	Connection connectionConnection
 }
 
 type connectionUdpConnection struct {
@@ -301,6 +312,7 @@ const (
 	connectionMapDatagrams             = "datagrams"
 	connectionMapEvents                = "events"
 	connectionMapFlows                 = "flows"
+	connectionMapLastTold              = "last_told"
 	connectionMapListenCalls           = "listen_calls"
 	connectionMapListeners             = "listeners"
 	connectionMapMoreConnections       = "more_connections"
@@ -330,6 +342,7 @@ const (
 	connectionProgSysExitListen        = "sys_exit_listen"
 	connectionProgTcpReceiveReset      = "tcp_receive_reset"
 	connectionProgTcpSendReset         = "tcp_send_reset"
+	connectionVarConnectNumber         = "connect_number"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
 	connectionVarCrowded               = "crowded"
 	connectionVarExcludes              = "excludes"
@@ -337,9 +350,12 @@ const (
 	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
 	connectionVarHasCookieHelper       = "has_cookie_helper"
 	connectionVarHasExchange           = "has_exchange"
+	connectionVarHere                  = "here"
 	connectionVarIncludes              = "includes"
 	connectionVarOwnApi                = "own_api"
+	connectionVarReadsRegisters        = "reads_registers"
 	connectionVarRules                 = "rules"
+	connectionVarTellings              = "tellings"
 	connectionVarUdpIdleNs             = "udp_idle_ns"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
 	connectionVarUnusedNamed           = "unused_named"
@@ -425,6 +441,7 @@ type connectionMapSpecs struct {
 	Datagrams         *ebpf.MapSpec `ebpf:"datagrams"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
 	ListenCalls       *ebpf.MapSpec `ebpf:"listen_calls"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
@@ -438,6 +455,7 @@ type connectionMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectionVariableSpecs struct {
+	ConnectNumber         *ebpf.VariableSpec `ebpf:"connect_number"`
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
 	Crowded               *ebpf.VariableSpec `ebpf:"crowded"`
 	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
@@ -445,9 +463,12 @@ type connectionVariableSpecs struct {
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
 	HasCookieHelper       *ebpf.VariableSpec `ebpf:"has_cookie_helper"`
 	HasExchange           *ebpf.VariableSpec `ebpf:"has_exchange"`
+	Here                  *ebpf.VariableSpec `ebpf:"here"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
+	ReadsRegisters        *ebpf.VariableSpec `ebpf:"reads_registers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
+	Tellings              *ebpf.VariableSpec `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.VariableSpec `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
@@ -483,6 +504,7 @@ type connectionMaps struct {
 	Datagrams         *ebpf.Map `ebpf:"datagrams"`
 	Events            *ebpf.Map `ebpf:"events"`
 	Flows             *ebpf.Map `ebpf:"flows"`
+	LastTold          *ebpf.Map `ebpf:"last_told"`
 	ListenCalls       *ebpf.Map `ebpf:"listen_calls"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
@@ -503,6 +525,7 @@ func (m *connectionMaps) Close() error {
 		m.Datagrams,
 		m.Events,
 		m.Flows,
+		m.LastTold,
 		m.ListenCalls,
 		m.Listeners,
 		m.MoreConnections,
@@ -517,6 +540,7 @@ func (m *connectionMaps) Close() error {
 //
 // It can be passed to loadConnectionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectionVariables struct {
+	ConnectNumber         *ebpf.Variable `ebpf:"connect_number"`
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
 	Crowded               *ebpf.Variable `ebpf:"crowded"`
 	Excludes              *ebpf.Variable `ebpf:"excludes"`
@@ -524,9 +548,12 @@ type connectionVariables struct {
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
 	HasCookieHelper       *ebpf.Variable `ebpf:"has_cookie_helper"`
 	HasExchange           *ebpf.Variable `ebpf:"has_exchange"`
+	Here                  *ebpf.Variable `ebpf:"here"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
+	ReadsRegisters        *ebpf.Variable `ebpf:"reads_registers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
+	Tellings              *ebpf.Variable `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.Variable `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
@@ -42,75 +40,6 @@ var columns = struct {
 	Type.MustColumn("return_code"), Type.MustColumn("error"),
 	Type.MustColumn("duration_ns"), Type.MustColumn("bytes_sent"), Type.MustColumn("bytes_received"), Type.MustColumn("messages_sent"), Type.MustColumn("messages_received"), Type.MustColumn("retransmits"), Type.MustColumn("rtt_us"),
 	Type.MustColumn("reset_by"), Type.MustColumn("attribution"),
-}
-
-// features looks for what the object finds out by CO-RE as it is loaded; see
-// cookie_of_file and io_uring_complete in the eBPF code.
-func features(host *bpf.Host) (map[string]bool, error) {
-	helpers, err := host.EnumNames("bpf_func_id")
-	if err != nil {
-		return nil, err
-	}
-	givesCookies := false
-	for _, name := range helpers {
-		givesCookies = givesCookies || name == "BPF_FUNC_check_mtu"
-	}
-	tellsAccept := host.HasField("io_kiocb", "cqe")
-	arguments, err := host.TracepointArguments("io_uring_complete")
-	return map[string]bool{
-		featureExistingUDP: givesCookies,
-		featureURing:       tellsAccept && err == nil,
-		featureMultishot:   tellsAccept && err == nil && arguments == 3, // the ring, the request and the completion
-	}, nil
-}
-
-// prepare tells the object whether the bytes of UDP sockets are counted, and
-// what it may use of eBPF.
-func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
-	_, sends := spec.Programs[connectionProgSockSendLength]
-	_, receives := spec.Programs[connectionProgSockRecvLength]
-	if err := spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives); err != nil {
-		return err
-	}
-	hasCookie, err := bpf.Accepts(asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord),
-		asm.FnGetSocketCookie.Call(),
-	})
-	if err != nil {
-		return err
-	}
-	exchange := asm.Xchg.Mem(asm.R10, asm.R0, asm.DWord, -8)
-	exchange.Constant = int64(asm.Xchg >> 8) // cilium/ebpf 0.22 leaves it out, which makes an addition
-	hasExchange, err := bpf.Accepts(asm.Instructions{
-		asm.Mov.Imm(asm.R0, 1),
-		asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
-		exchange,
-	})
-	if err != nil {
-		return err
-	}
-	if !hasExchange {
-		removeExchange(spec)
-	}
-	if err := spec.Variables[connectionVarHasCookieHelper].Set(hasCookie); err != nil {
-		return err
-	}
-	return spec.Variables[connectionVarHasExchange].Set(hasExchange)
-}
-
-// removeExchange puts an instruction that does nothing in the place of every
-// atomic exchange. None of them would run, but the verifier of Linux 5.10
-// refuses an object that has one.
-func removeExchange(spec *ebpf.CollectionSpec) {
-	for _, program := range spec.Programs {
-		for i, instruction := range program.Instructions {
-			if instruction.OpCode == asm.Xchg.OpCode(asm.Word) {
-				nothing := asm.Mov.Reg(instruction.Src, instruction.Src)
-				nothing.Metadata = instruction.Metadata
-				program.Instructions[i] = nothing
-			}
-		}
-	}
 }
 
 type decoder struct{ host *bpf.Host }

@@ -206,3 +206,27 @@ func TestMPTCPFails(t *testing.T) {
 	}
 	r.WaitFor(t, ns, 2, bpftest.Event{"direction": "outbound"})
 }
+
+// No port is left: the subflow goes to SYN_SENT and back, and connect() tells why.
+func TestMPTCPHasNoPort(t *testing.T) {
+	if !hasMPTCP(t) {
+		return
+	}
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "mptcpport")
+	ns.Run(t, "sysctl", "-qw", "net.mptcp.enabled=1", "net.ipv4.ip_local_port_range=40000 40000")
+	ns.Do(t, func() {
+		listenOn(t, socketOf(t, 0))
+		first, second := socketOf(t, unix.IPPROTO_MPTCP), socketOf(t, unix.IPPROTO_MPTCP)
+		defer unix.Close(first)
+		defer unix.Close(second)
+		if err := unix.Connect(first, v4(127, 0, 0, 1, 7001)); err != nil {
+			t.Errorf("first connect: %v", err)
+		}
+		if err := unix.Connect(second, v4(127, 0, 0, 1, 7001)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("second connect: %v", err)
+		}
+	})
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "EADDRNOTAVAIL", "destination_port": "7001"}))
+	r.WaitFor(t, ns, 1, bpftest.Event{"state": "failed"})
+}

@@ -49,7 +49,8 @@ type packetDropConnection struct {
 	EstablishedNs uint64
 	Announced     uint32
 	Late          uint8
-	_             [3]byte
+	Failed        uint8
+	_             [2]byte
 }
 
 type packetDropDrop struct {
@@ -84,6 +85,13 @@ type packetDropFilterCgroup struct {
 	Level uint64
 }
 
+type packetDropLastTold struct {
+	_        structs.HostLayout
+	Process  packetDropProcess
+	CgroupId uint64
+	Tellings uint64
+}
+
 type packetDropPacketDropEvent struct {
 	_     structs.HostLayout
 	Tally packetDropTally
@@ -114,6 +122,12 @@ type packetDropRule struct {
 	PortLast   uint16
 	Command    [2]uint64
 	Interface  [2]uint64
+}
+
+type packetDropSlot struct {
+	_          structs.HostLayout
+	Sk         uint64
+	Connection packetDropConnection
 }
 
 type packetDropTally struct {
@@ -181,6 +195,7 @@ const (
 	packetDropMapConnectionsByEnds     = "connections_by_ends"
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapLastTold              = "last_told"
 	packetDropMapMoreConnections       = "more_connections"
 	packetDropMapNames                 = "names"
 	packetDropMapToldCgroups           = "told_cgroups"
@@ -195,6 +210,7 @@ const (
 	packetDropVarFilterCgroups         = "filter_cgroups"
 	packetDropVarFilterCgroupsLen      = "filter_cgroups_len"
 	packetDropVarHasRxSk               = "has_rx_sk"
+	packetDropVarHere                  = "here"
 	packetDropVarIncludes              = "includes"
 	packetDropVarKinds                 = "kinds"
 	packetDropVarNotSpecified          = "not_specified"
@@ -207,6 +223,7 @@ const (
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
 	packetDropVarTcpClose              = "tcp_close"
+	packetDropVarTellings              = "tellings"
 	packetDropVarTwPaws                = "tw_paws"
 	packetDropVarUnusedNamed           = "unused_named"
 	packetDropVarUnusedPacketDropEvent = "unused_packet_drop_event"
@@ -267,6 +284,7 @@ type packetDropMapSpecs struct {
 	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
+	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
@@ -286,6 +304,7 @@ type packetDropVariableSpecs struct {
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
 	HasRxSk               *ebpf.VariableSpec `ebpf:"has_rx_sk"`
+	Here                  *ebpf.VariableSpec `ebpf:"here"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	Kinds                 *ebpf.VariableSpec `ebpf:"kinds"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
@@ -298,6 +317,7 @@ type packetDropVariableSpecs struct {
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	TcpClose              *ebpf.VariableSpec `ebpf:"tcp_close"`
+	Tellings              *ebpf.VariableSpec `ebpf:"tellings"`
 	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.VariableSpec `ebpf:"unused_packet_drop_event"`
@@ -329,6 +349,7 @@ type packetDropMaps struct {
 	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
 	Counters          *ebpf.Map `ebpf:"counters"`
 	Events            *ebpf.Map `ebpf:"events"`
+	LastTold          *ebpf.Map `ebpf:"last_told"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
@@ -345,6 +366,7 @@ func (m *packetDropMaps) Close() error {
 		m.ConnectionsByEnds,
 		m.Counters,
 		m.Events,
+		m.LastTold,
 		m.MoreConnections,
 		m.Names,
 		m.ToldCgroups,
@@ -365,6 +387,7 @@ type packetDropVariables struct {
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`
 	HasRxSk               *ebpf.Variable `ebpf:"has_rx_sk"`
+	Here                  *ebpf.Variable `ebpf:"here"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	Kinds                 *ebpf.Variable `ebpf:"kinds"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
@@ -377,6 +400,7 @@ type packetDropVariables struct {
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
 	TcpClose              *ebpf.Variable `ebpf:"tcp_close"`
+	Tellings              *ebpf.Variable `ebpf:"tellings"`
 	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	UnusedPacketDropEvent *ebpf.Variable `ebpf:"unused_packet_drop_event"`

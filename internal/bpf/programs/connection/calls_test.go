@@ -1,0 +1,85 @@
+package connection_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/srodi/ebpf-server/internal/bpf"
+	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
+	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
+)
+
+// On every kernel: what kernels do that cannot tell the arguments of a call when
+// it returns.
+func TestArgumentsAreNoted(t *testing.T) {
+	m := *connection.Monitor
+	m.Spared = nil
+	m.Prepare = func(spec *ebpf.CollectionSpec, host *bpf.Host) error {
+		return errors.Join(connection.Monitor.Prepare(spec, host), spec.Variables["reads_registers"].Set(false))
+	}
+	r := bpftest.Start(t, &m)
+	ns := bpftest.NewNetNS(t, "noted")
+	ns.Run(t, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000")
+	ns.Do(t, func() {
+		listenOn(t, socketOf(t, 0))
+		for _, c := range []struct {
+			kind    int
+			address unix.Sockaddr
+			errno   error
+		}{
+			{unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), nil},
+			{unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), unix.EADDRNOTAVAIL}, // the only port is taken
+			{unix.SOCK_STREAM, v4(192, 0, 2, 1, 7002), unix.ENETUNREACH},
+			{unix.SOCK_DGRAM, v4(127, 0, 0, 1, 7003), nil},
+		} {
+			fd, err := dial(t, c.kind, c.address, false)
+			defer unix.Close(fd)
+			if !errors.Is(err, c.errno) {
+				t.Errorf("connect: %v, want %v", err, c.errno)
+			}
+		}
+	})
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "destination_port": "7001", "direction": "outbound"}))
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7001", "error": "EADDRNOTAVAIL"}))
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "destination_port": "7002", "error": "ENETUNREACH"}))
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "destination_port": "7003", "protocol": "udp"}))
+	r.WaitFor(t, ns, 2, bpftest.Event{"state": "failed"})
+}
+
+// connect() does not wait, and is asked for the outcome when the connection was
+// established and reset: that it returns an error is no failure of its own.
+func TestResetBeforeConnectIsAsked(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "asked")
+	address := v4(127, 0, 0, 1, 7001)
+	ns.Do(t, func() {
+		server := socketOf(t, 0)
+		listenOn(t, server)
+		client, err := dial(t, unix.SOCK_STREAM, address, true)
+		defer unix.Close(client)
+		if !errors.Is(err, unix.EINPROGRESS) {
+			t.Errorf("connect: %v", err)
+		}
+		served, _, err := unix.Accept(server)
+		if err == nil {
+			err = errors.Join(unix.SetsockoptLinger(served, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), unix.Close(served))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "closed", "direction": "outbound", "error": "ECONNRESET"}))
+		if err := unix.Connect(client, address); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("second connect: %v", err)
+		}
+		// It begins a new attempt, which fails at once.
+		if err := unix.Connect(client, v4(192, 0, 2, 1, 7002)); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("third connect: %v", err)
+		}
+	})
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "established", "direction": "outbound"}))
+	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "ENETUNREACH"}))
+	r.WaitFor(t, ns, 1, bpftest.Event{"state": "failed"})
+}
