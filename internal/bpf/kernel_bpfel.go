@@ -41,6 +41,7 @@ const (
 	kernelMapNames         = "names"
 	kernelMapToldCgroups   = "told_cgroups"
 	kernelMapToldProcesses = "told_processes"
+	kernelVarHere          = "here"
 	kernelVarUnusedNamed   = "unused_named"
 	kernelVarWakeUpBytes   = "wake_up_bytes"
 )
@@ -104,6 +105,7 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	Here        *ebpf.VariableSpec `ebpf:"here"`
 	UnusedNamed *ebpf.VariableSpec `ebpf:"unused_named"`
 	WakeUpBytes *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
@@ -149,6 +151,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	Here        *ebpf.Variable `ebpf:"here"`
 	UnusedNamed *ebpf.Variable `ebpf:"unused_named"`
 	WakeUpBytes *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
