@@ -20,6 +20,10 @@ const (
 	// 48 h of retention an hour is a fiftieth, and its rows take two to three times as
 	// much as its blocks. With less than this, large blocks do not find a place.
 	roomPart = 8
+	// spareParts is how much more is made at once, as a part of that, and firstSpareParts when the
+	// first events go: it takes some days until the number of free pages was at
+	// its lowest, and the file is not to grow again then.
+	spareParts, firstSpareParts = 8, 2
 	// maxRoom is some hours of a host with 100,000,000 events a day. Hours with
 	// more than a block's worth of events do not become rows as a whole.
 	maxRoom = 128 << 20
@@ -37,17 +41,22 @@ var bucketRoom = []byte("room")
 // keepRoom makes room when events are due to be removed or were: from then on the
 // file is not to grow.
 func (s *Store) keepRoom(due bool) error {
-	if removed, err := s.hasRemoved(); err != nil || !removed && !due {
+	switch removed, err := s.hasRemoved(); {
+	case err != nil:
 		return err
+	case removed:
+		return s.makeRoom(0, maxRoom, spareParts)
+	case due:
+		return s.makeRoom(0, maxRoom, firstSpareParts)
 	}
-	return s.makeRoom(0, maxRoom)
+	return nil
 }
 
 // roomForCopy makes room for a snapshot, in a file that only becomes larger too.
 func (s *Store) roomForCopy() error {
 	removed, err := s.hasRemoved()
 	if err == nil && !removed {
-		err = s.makeRoom(minCopyRoom, maxCopyRoom)
+		err = s.makeRoom(minCopyRoom, maxCopyRoom, spareParts)
 	}
 	if err != nil {
 		return err
@@ -66,9 +75,9 @@ func (s *Store) hasRemoved() (removed bool, err error) {
 	return removed, err
 }
 
-// makeRoom adds free pages to the file if there are too few, and then some more, as
-// their number goes up and down by the hour.
-func (s *Store) makeRoom(least, most int64) error {
+// makeRoom adds free pages to the file if there are too few, and then one part more of
+// so many, as their number goes up and down by the hour.
+func (s *Store) makeRoom(least, most, spare int64) error {
 	if s.isCopied() {
 		return nil // what is freed now comes free when that ends
 	}
@@ -81,7 +90,7 @@ func (s *Store) makeRoom(least, most int64) error {
 	if free >= wanted {
 		return nil
 	}
-	if err := s.addRoom(max(wanted+wanted/8-free, wanted/4), pageSize); err != nil {
+	if err := s.addRoom(max(wanted+wanted/spare-free, wanted/4), pageSize); err != nil {
 		return fmt.Errorf("make room in the file: %w", err)
 	}
 	return nil

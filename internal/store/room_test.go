@@ -164,7 +164,7 @@ func TestRoomIsCleared(t *testing.T) {
 		t.Errorf("after a crash %d bytes are in use", used)
 	}
 	put(s)
-	if err := s.makeRoom(0, maxRoom); err != nil {
+	if err := s.makeRoom(0, maxRoom, spareParts); err != nil {
 		t.Fatal(err)
 	}
 	if used := s.usedBytes(); used > 1<<20 {
