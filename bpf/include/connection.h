@@ -78,13 +78,30 @@ const struct connection_event *unused_connection_event __attribute__((unused));
 const volatile bool has_cookie_helper = true;
 const volatile bool has_exchange = true;
 
-/* How many are in more_connections. */
-volatile s64 crowded = 0;
+/* How many are in more_connections. All monitors that share these maps share it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, s64);
+} crowd SEC(".maps");
+
+static __always_inline void add_to_crowd(s64 n)
+{
+	u32 first = 0;
+	s64 *crowded = bpf_map_lookup_elem(&crowd, &first);
+
+	if (crowded)
+		__sync_fetch_and_add(crowded, n);
+}
 
 /* Without exchanges, all connections are in there. */
 static __always_inline bool is_crowded(void)
 {
-	return !has_exchange || unlikely(crowded);
+	u32 first = 0;
+	volatile s64 *crowded = bpf_map_lookup_elem(&crowd, &first);
+
+	return !has_exchange || unlikely(crowded && *crowded);
 }
 
 static __always_inline struct connection *connection_of(u64 sk)
@@ -103,7 +120,7 @@ static __always_inline void forget(u64 sk)
 	if (has_exchange && slot && slot->sk == sk)
 		__sync_lock_test_and_set(&slot->sk, 0); /* after all that was read of it */
 	else if (is_crowded() && !bpf_map_delete_elem(&more_connections, &sk))
-		__sync_fetch_and_add(&crowded, -1);
+		add_to_crowd(-1);
 }
 
 /* Of those who remember one socket at the same time, one has its slot, and the others
@@ -139,10 +156,10 @@ static __always_inline bool remember_crowded(u64 sk, const struct connection *c)
 {
 	int error;
 
-	__sync_fetch_and_add(&crowded, 1); /* before anybody looks for it */
+	add_to_crowd(1); /* before anybody looks for it */
 	error = update(&more_connections, &sk, c, BPF_NOEXIST);
 	if (error)
-		__sync_fetch_and_add(&crowded, -1);
+		add_to_crowd(-1);
 	if (error && error != -EEXIST)
 		count(COUNTER_MAP_FULL);
 	return !error;
@@ -162,7 +179,7 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 			return false;
 		count(COUNTER_END_MISSED);
 		bpf_map_delete_elem(&more_connections, &sk);
-		__sync_fetch_and_add(&crowded, -1);
+		add_to_crowd(-1);
 	}
 	if (!has_exchange || unlikely(!slot))
 		return remember_crowded(sk, c);

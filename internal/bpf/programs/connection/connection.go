@@ -40,7 +40,7 @@ var Monitor = &bpf.Monitor{
 	Spared:        spared,
 	Prepare:       prepare,
 	Iterators:     []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
-	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapUdpConnections, connectionMapConnectionsByEnds},
+	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapCrowd, connectionMapUdpConnections, connectionMapConnectionsByEnds},
 	Sweeps:        map[string]string{connectionProgIdleFlows: connectionMapFlows},
 	NewDecoder:    newDecoder,
 }

@@ -309,6 +309,7 @@ const (
 	connectionMapConnections           = "connections"
 	connectionMapConnectionsByEnds     = "connections_by_ends"
 	connectionMapCounters              = "counters"
+	connectionMapCrowd                 = "crowd"
 	connectionMapDatagrams             = "datagrams"
 	connectionMapEvents                = "events"
 	connectionMapFlows                 = "flows"
@@ -344,7 +345,6 @@ const (
 	connectionProgTcpSendReset         = "tcp_send_reset"
 	connectionVarConnectNumber         = "connect_number"
 	connectionVarCountsUdpBytes        = "counts_udp_bytes"
-	connectionVarCrowded               = "crowded"
 	connectionVarExcludes              = "excludes"
 	connectionVarFilterCgroups         = "filter_cgroups"
 	connectionVarFilterCgroupsLen      = "filter_cgroups_len"
@@ -438,6 +438,7 @@ type connectionMapSpecs struct {
 	Connections       *ebpf.MapSpec `ebpf:"connections"`
 	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	Crowd             *ebpf.MapSpec `ebpf:"crowd"`
 	Datagrams         *ebpf.MapSpec `ebpf:"datagrams"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
@@ -457,7 +458,6 @@ type connectionMapSpecs struct {
 type connectionVariableSpecs struct {
 	ConnectNumber         *ebpf.VariableSpec `ebpf:"connect_number"`
 	CountsUdpBytes        *ebpf.VariableSpec `ebpf:"counts_udp_bytes"`
-	Crowded               *ebpf.VariableSpec `ebpf:"crowded"`
 	Excludes              *ebpf.VariableSpec `ebpf:"excludes"`
 	FilterCgroups         *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.VariableSpec `ebpf:"filter_cgroups_len"`
@@ -501,6 +501,7 @@ type connectionMaps struct {
 	Connections       *ebpf.Map `ebpf:"connections"`
 	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
 	Counters          *ebpf.Map `ebpf:"counters"`
+	Crowd             *ebpf.Map `ebpf:"crowd"`
 	Datagrams         *ebpf.Map `ebpf:"datagrams"`
 	Events            *ebpf.Map `ebpf:"events"`
 	Flows             *ebpf.Map `ebpf:"flows"`
@@ -522,6 +523,7 @@ func (m *connectionMaps) Close() error {
 		m.Connections,
 		m.ConnectionsByEnds,
 		m.Counters,
+		m.Crowd,
 		m.Datagrams,
 		m.Events,
 		m.Flows,
@@ -542,7 +544,6 @@ func (m *connectionMaps) Close() error {
 type connectionVariables struct {
 	ConnectNumber         *ebpf.Variable `ebpf:"connect_number"`
 	CountsUdpBytes        *ebpf.Variable `ebpf:"counts_udp_bytes"`
-	Crowded               *ebpf.Variable `ebpf:"crowded"`
 	Excludes              *ebpf.Variable `ebpf:"excludes"`
 	FilterCgroups         *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCgroupsLen      *ebpf.Variable `ebpf:"filter_cgroups_len"`

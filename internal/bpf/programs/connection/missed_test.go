@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
@@ -16,6 +18,20 @@ import (
 // of their sockets. (Monitors of one host share what is remembered.)
 func TestEndMissed(t *testing.T) {
 	bpftest.RequireRoot(t)
+	t.Run("in slots", func(t *testing.T) { endMissed(t, connection.Monitor) })
+	crowded := *connection.Monitor
+	crowded.Load = func() (*ebpf.CollectionSpec, error) {
+		spec, err := connection.Monitor.Load()
+		if err == nil {
+			spec.Maps["connections"].MaxEntries = 1
+		}
+		return spec, err
+	}
+	t.Run("in the hash map", func(t *testing.T) { endMissed(t, &crowded) })
+}
+
+func endMissed(t *testing.T, m *bpf.Monitor) {
+	t.Helper()
 	const n = 50
 	host := bpftest.NewHost(t)
 	ns := bpftest.NewNetNS(t, "missed")
@@ -46,7 +62,7 @@ func TestEndMissed(t *testing.T) {
 		}
 		server := socketOf(t, 0)
 		listenOn(t, server)
-		first, err := bpf.Start(connection.Monitor, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
+		first, err := bpf.Start(m, host, bpf.Options{}, bpftest.NewRecorder(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Error(err)
 			return
@@ -58,7 +74,7 @@ func TestEndMissed(t *testing.T) {
 			t.Error(err)
 		}
 		closeAll()
-		r := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+		r := bpftest.StartOn(t, m, host, bpf.Options{})
 		for range 4 * n {
 			connect(server)
 		}
