@@ -14,8 +14,8 @@ import (
 const (
 	// flushRows more events than the last flush left start one before its time.
 	flushRows = maxChunkRows
-	// bulkRows pending events, about 22 MB of connections, make AppendWait wait.
-	bulkRows = 2 * flushRows
+	// bulkRows pending events, about 19 MB of connections, make AppendWait wait.
+	bulkRows = 7 * flushRows / 4
 	// directRows events of an hour that is over become a block at once. Fewer
 	// are rows first, which make a larger block together.
 	directRows = block.MaxRows / 4
