@@ -56,7 +56,7 @@ func (s *Sequence) Forget() {
 // Len returns the number of events.
 func (s *Sequence) Len() int { return s.rows }
 
-// Type returns that of the events.
+// Type returns that of the events. There must be batches, as for Column and Batch.
 func (s *Sequence) Type() *Type { return s.batches[0].Type }
 
 // Column returns a column of the events from one on and before another. It is good

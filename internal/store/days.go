@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/srodi/ebpf-server/internal/event"
-	"github.com/srodi/ebpf-server/internal/query"
 	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
@@ -167,7 +166,7 @@ func (s *Store) makeDay(d doneDay) error {
 // joinHours makes full blocks of a day out of small ones. Rollups stay as they
 // are. A block that cannot be read keeps its day as it is.
 func (s *Store) joinHours(d doneDay) error {
-	blocks, err := s.blocksOfDay(d)
+	joined, err := s.encodeDay(d)
 	if err != nil {
 		return err
 	}
@@ -180,7 +179,7 @@ func (s *Store) joinHours(d doneDay) error {
 				return err
 			}
 		}
-		for _, b := range blocks {
+		for _, b := range joined.blocks {
 			if err := b.put(tx, d.t.Name, segment{d.first, hoursOfDay}); err != nil {
 				return err
 			}
@@ -189,8 +188,9 @@ func (s *Store) joinHours(d doneDay) error {
 	})
 }
 
-// blocksOfDay makes them of the events of a day's blocks, hour by hour.
-func (s *Store) blocksOfDay(d doneDay) (blocks []encodedBlock, err error) {
+// encodeDay makes blocks of the events of a day's blocks, hour by hour.
+func (s *Store) encodeDay(d doneDay) (joined *sealed, err error) {
+	joined = s.newSealed(hourOfType{d.t.Name, d.first})
 	var batches []*event.Batch // of which there are no blocks yet
 	for hour := d.first; hour < d.first+hoursOfDay; hour++ {
 		err := s.view(func(v *view) (err error) {
@@ -203,7 +203,7 @@ func (s *Store) blocksOfDay(d doneDay) (blocks []encodedBlock, err error) {
 		last := hour == d.first+hoursOfDay-1
 		for rows := eventsIn(batches); rows >= block.MaxRows || last && rows > 0; rows = eventsIn(batches) {
 			events, n := s.sequence(batches...), min(block.MaxRows, rows)
-			blocks, err = s.encodeBlocks(blocks, piece{events, 0, n}, new(*query.Aggregator))
+			err = s.encodeBlocks(joined, piece{events, 0, n})
 			batches = []*event.Batch{events.Batch(n, rows)}
 			s.forgetSequence(events)
 			if err != nil {
@@ -211,7 +211,7 @@ func (s *Store) blocksOfDay(d doneDay) (blocks []encodedBlock, err error) {
 			}
 		}
 	}
-	return blocks, nil
+	return joined, nil
 }
 
 // appendHour appends the events of an hour from blocks, those of one time in the order in

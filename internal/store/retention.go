@@ -72,7 +72,10 @@ func (s *Store) retain() error {
 		sizes[u.typeName] += u.bytes
 		due = due || u.max < removed[u.typeName]
 	}
-	errs := []error{s.keepRoom(due)} // before anything goes: the file is at its fullest now
+	if err := s.keepRoom(due); err != nil { // before anything goes: the file is at its fullest now
+		s.log.Warn("there may be too little room in the file, so that it may grow", "error", err)
+	}
+	var errs []error
 	for _, u := range units {
 		end := u.span().until
 		limit, tooBig := removed[u.typeName], false

@@ -115,7 +115,7 @@ func (s *Store) addRoom(missing, pageSize int64) error {
 		})
 	}
 	if err != nil {
-		err = errors.Join(err, s.clearRoom())
+		err = errors.Join(err, s.emptyRoom())
 	}
 	return err
 }
@@ -130,6 +130,10 @@ func (s *Store) clearRoom() error {
 	if err != nil || !left {
 		return err
 	}
+	return s.emptyRoom()
+}
+
+func (s *Store) emptyRoom() error {
 	return s.update(func(tx *bbolt.Tx) error {
 		s.db.AllocSize = growStep
 		return removeRoom(tx)

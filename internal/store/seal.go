@@ -42,7 +42,7 @@ type sealed struct {
 	hourOfType
 	t       *event.Type
 	blocks  []encodedBlock
-	count   *query.Aggregator // nil: too many values
+	count   *query.Aggregator // nil: too many values, or they are not counted
 	rollup  rollup
 	removes []chunkID // the rows that the blocks are made of
 	partly  bool      // there are further rows
@@ -215,10 +215,10 @@ func (s *Store) appendChunk(to *event.Batch, value []byte) error {
 }
 
 // encodeSealed encodes the events of the hour that come first, and counts them.
-func (s *Store) encodeSealed(to *sealed, events *event.Sequence, end int) (err error) {
+func (s *Store) encodeSealed(to *sealed, events *event.Sequence, end int) error {
 	to.count = s.newCount(to.t)
 	for from := 0; from < end; from += block.MaxRows {
-		if to.blocks, err = s.encodeBlocks(to.blocks, piece{events, from, min(from+block.MaxRows, end)}, &to.count); err != nil {
+		if err := s.encodeBlocks(to, piece{events, from, min(from+block.MaxRows, end)}); err != nil {
 			return err
 		}
 	}
@@ -247,28 +247,29 @@ func (s *Store) forget(ready *sealed) {
 	ready.count, ready.blocks = nil, nil
 }
 
-// encodeBlocks halves events until each piece fits into a block, and counts them where
-// that is wanted, until there are too many values.
-func (s *Store) encodeBlocks(blocks []encodedBlock, p piece, count **query.Aggregator) ([]encodedBlock, error) {
+// encodeBlocks halves events until each piece fits into a block, and counts them if they
+// are to be counted, until there are too many values.
+func (s *Store) encodeBlocks(to *sealed, p piece) error {
 	encoder, err := s.encoder()
 	if err != nil {
-		return blocks, err
+		return err
 	}
 	defer s.encoders.put(encoder)
-	encoded, err := s.encodeBlock(encoder, p, *count)
+	encoded, err := s.encodeBlock(encoder, p, to.count)
 	switch {
 	case errors.Is(err, block.ErrTooLarge) && p.rows() > 1:
 		half := p.from + p.rows()/2
-		if blocks, err = s.encodeBlocks(blocks, piece{p.Sequence, p.from, half}, count); err != nil {
-			return blocks, err
+		if err := s.encodeBlocks(to, piece{p.Sequence, p.from, half}); err != nil {
+			return err
 		}
-		return s.encodeBlocks(blocks, piece{p.Sequence, half, p.until}, count)
+		return s.encodeBlocks(to, piece{p.Sequence, half, p.until})
 	case tooMany(err):
-		*count = nil
+		to.count = nil
 	case err != nil:
-		return blocks, err
+		return err
 	}
-	return append(blocks, encoded), nil
+	to.blocks = append(to.blocks, encoded)
+	return nil
 }
 
 // encodeBlock also counts the events, if they fit. If there are too many values to count, the

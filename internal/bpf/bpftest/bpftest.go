@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netns"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
@@ -86,6 +87,19 @@ func StartWith(t testing.TB, m *bpf.Monitor, o bpf.Options) *Recorder {
 	t.Helper()
 	RequireRoot(t)
 	return StartOn(t, m, NewHost(t), o)
+}
+
+// Changed returns a monitor like another whose object is changed before it is loaded.
+func Changed(m *bpf.Monitor, change func(*ebpf.CollectionSpec)) *bpf.Monitor {
+	other := *m
+	other.Load = func() (*ebpf.CollectionSpec, error) {
+		spec, err := m.Load()
+		if err == nil {
+			change(spec)
+		}
+		return spec, err
+	}
+	return &other
 }
 
 // NewHost returns this machine.

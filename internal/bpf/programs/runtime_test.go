@@ -17,24 +17,11 @@ import (
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
 )
 
-// changed is a monitor whose eBPF object is changed before it is loaded.
-func changed(m *bpf.Monitor, change func(*ebpf.CollectionSpec)) *bpf.Monitor {
-	other := *m
-	other.Load = func() (*ebpf.CollectionSpec, error) {
-		spec, err := m.Load()
-		if err == nil {
-			change(spec)
-		}
-		return spec, err
-	}
-	return &other
-}
-
 func TestMissingHook(t *testing.T) {
 	bpftest.RequireRoot(t)
 	host := bpftest.NewHost(t)
 	for _, hook := range []string{"inet_sock_set_state", "sys_exit_connect"} {
-		m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		m := bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
 			spec.Programs[hook].SectionName = strings.Replace(spec.Programs[hook].SectionName, hook, "no_such_hook", 1)
 			spec.Programs[hook].AttachTo = strings.Replace(spec.Programs[hook].AttachTo, hook, "no_such_hook", 1)
 		})
@@ -53,7 +40,7 @@ func TestMissingHook(t *testing.T) {
 // Without an optional hook the monitor runs, says what is missing, and leaves
 // out what it does not know.
 func TestMissingOptionalHook(t *testing.T) {
-	m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+	m := bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
 		hook := spec.Programs["sock_recv_length"]
 		hook.SectionName, hook.AttachTo = "tp_btf/no_such_hook", "no_such_hook"
 	})
@@ -78,7 +65,7 @@ func TestMissingOptionalHook(t *testing.T) {
 
 // What does not fit in the ring buffer is counted: nothing is lost silently.
 func TestLossIsCounted(t *testing.T) {
-	r := bpftest.Start(t, changed(packetdrop.Monitor, func(spec *ebpf.CollectionSpec) {
+	r := bpftest.Start(t, bpftest.Changed(packetdrop.Monitor, func(spec *ebpf.CollectionSpec) {
 		spec.Maps["events"].MaxEntries = 4096
 		// Nor is there room to add up drops that are not told one by one.
 		for _, name := range []string{"window_a", "window_b"} {
@@ -115,7 +102,7 @@ func TestLossIsCounted(t *testing.T) {
 // Sockets that no map has room for are counted, and followed again when there is
 // room: nothing is lost silently.
 func TestFullMapIsCounted(t *testing.T) {
-	m := changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+	m := bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
 		spec.Maps["connections"].MaxEntries = 16
 		spec.Maps["more_connections"].MaxEntries = 16
 	})

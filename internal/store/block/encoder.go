@@ -39,10 +39,9 @@ func NewEncoder() (*Encoder, error) {
 }
 
 // Append appends the events of a batch to dst as one block. They must be
-// sorted by time (see event.Sort). Texts that are not UTF-8 are made so. AppendIndex
-// then makes the index of the columns named.
-func (e *Encoder) Append(dst []byte, b *event.Batch, indexed ...string) ([]byte, error) {
-	if err := e.Begin(dst, b.Type, b.Len(), indexed...); err != nil {
+// sorted by time (see event.Sort). Texts that are not UTF-8 are made so.
+func (e *Encoder) Append(dst []byte, b *event.Batch) ([]byte, error) {
+	if err := e.Begin(dst, b.Type, b.Len()); err != nil {
 		return dst, err
 	}
 	for i := range b.Columns {
@@ -54,7 +53,8 @@ func (e *Encoder) Append(dst []byte, b *event.Batch, indexed ...string) ([]byte,
 }
 
 // Begin is the first step of Append for who has one column of the events at a time. All
-// columns follow, in the order of the type, then End.
+// columns follow, in the order of the type, then End; AppendIndex then makes the index of
+// the columns named.
 func (e *Encoder) Begin(dst []byte, t *event.Type, rows int, indexed ...string) error {
 	switch {
 	case rows == 0:

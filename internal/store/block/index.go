@@ -58,7 +58,7 @@ func key(column, value uint64) Key { return Key(xxhash.Sum64Uint64(column ^ valu
 func hash(s string) uint64 { return xxhash.Sum64([]byte(s)) }
 
 // AppendIndex appends the index of the last block's events to dst. It has the values of
-// those columns that Begin or Append was told, unless the type lacks them or they
+// those columns that Begin was told, unless the type lacks them or they
 // are ids: nearly every event has another id, so an index of them would be as large as
 // they are.
 func (e *Encoder) AppendIndex(dst []byte) ([]byte, error) {

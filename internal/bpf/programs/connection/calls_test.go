@@ -4,10 +4,8 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
 )
@@ -17,9 +15,6 @@ import (
 func TestArgumentsAreNoted(t *testing.T) {
 	m := *connection.Monitor
 	m.Spared = nil
-	m.Prepare = func(spec *ebpf.CollectionSpec, host *bpf.Host) error {
-		return errors.Join(connection.Monitor.Prepare(spec, host), spec.Variables["reads_registers"].Set(false))
-	}
 	r := bpftest.Start(t, &m)
 	ns := bpftest.NewNetNS(t, "noted")
 	ns.Run(t, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000")

@@ -4,9 +4,8 @@ import (
 	"log/slog"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
@@ -19,15 +18,8 @@ import (
 func TestEndMissed(t *testing.T) {
 	bpftest.RequireRoot(t)
 	t.Run("in slots", func(t *testing.T) { endMissed(t, connection.Monitor) })
-	crowded := *connection.Monitor
-	crowded.Load = func() (*ebpf.CollectionSpec, error) {
-		spec, err := connection.Monitor.Load()
-		if err == nil {
-			spec.Maps["connections"].MaxEntries = 1
-		}
-		return spec, err
-	}
-	t.Run("in the hash map", func(t *testing.T) { endMissed(t, &crowded) })
+	crowded := bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) { spec.Maps["connections"].MaxEntries = 1 })
+	t.Run("in the hash map", func(t *testing.T) { endMissed(t, crowded) })
 }
 
 func endMissed(t *testing.T, m *bpf.Monitor) {

@@ -36,34 +36,27 @@ func hasHelper(host *bpf.Host, name string) (bool, error) {
 	return false, err
 }
 
-// readsRegisters tells whether the arguments of a system call can be read when it
-// returns: then sys_enter_connect is spared, which is a run for each connect() and
-// some work for every system call of the host.
-func readsRegisters(host *bpf.Host) (bool, error) {
-	found, err := hasHelper(host, "BPF_FUNC_task_pt_regs")
-	return found && (host.HasField("pt_regs", "orig_ax") || host.HasField("pt_regs", "orig_x0")), err
-}
-
+// spared is sys_enter_connect where the arguments of a system call can be read when
+// it returns. It would be a run for each connect() and some work for every system
+// call of the host.
 func spared(host *bpf.Host) ([]string, error) {
-	if found, err := readsRegisters(host); err != nil || !found {
+	found, err := hasHelper(host, "BPF_FUNC_task_pt_regs")
+	if err != nil || !found || !host.HasField("pt_regs", "orig_ax") && !host.HasField("pt_regs", "orig_x0") {
 		return nil, err
 	}
 	return []string{connectionProgSysEnterConnect}, nil
 }
 
-// prepare tells the object whether the bytes of UDP sockets are counted, and
-// what it may use of eBPF.
-func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
+// prepare tells the object whether the bytes of UDP sockets are counted, where the
+// arguments of connect() are, and what it may use of eBPF.
+func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
 	_, sends := spec.Programs[connectionProgSockSendLength]
 	_, receives := spec.Programs[connectionProgSockRecvLength]
 	if err := spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives); err != nil {
 		return err
 	}
-	registers, err := readsRegisters(host)
-	if err != nil {
-		return err
-	}
-	if err := spec.Variables[connectionVarReadsRegisters].Set(registers); err != nil {
+	_, noted := spec.Programs[connectionProgSysEnterConnect]
+	if err := spec.Variables[connectionVarReadsRegisters].Set(!noted); err != nil {
 		return err
 	}
 	if err := spec.Variables[connectionVarConnectNumber].Set(uint32(unix.SYS_CONNECT)); err != nil {
