@@ -57,10 +57,16 @@ func TestWeight(t *testing.T) {
 		}
 		rows := Filters(nil).Compile(weightedType).Select(b, Window{}, nil)
 		rollup := NewRollup(weightedType)
-		for _, a := range []*Aggregator{direct, rollup, events} {
+		for _, a := range []*Aggregator{direct, events} {
 			if err := a.Add(b, rows); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for i := range b.Columns {
+			rollup.AddColumn(i, &b.Columns[i], rows)
+		}
+		if err := rollup.AddRows(rows); err != nil {
+			t.Fatal(err)
 		}
 		if err := rolled.AddRollup(time.Unix(0, 0), rollup.sections().of(q)); err != nil {
 			t.Fatal(err)

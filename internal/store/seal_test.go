@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // sealAll turns all rows into blocks.
@@ -67,6 +70,35 @@ func randomEvents(r *rand.Rand, n int, over time.Duration) (batches []*event.Bat
 		batches = append(batches, flows, drops)
 	}
 	return batches
+}
+
+// An hour with more different values than are counted has its blocks and no rollup: what is
+// asked of it is counted from its events.
+func TestSealTooManyValues(t *testing.T) {
+	const n = 1<<20 + 1
+	s := openTest(t, Options{Path: testPath(t)})
+	b := event.NewBatch(flowType, n)
+	for i := range int64(n) {
+		b.Append(begin.UnixNano() + i)
+		b.SetString(event.Command, fmt.Sprint(i))
+	}
+	events := s.sequence(b)
+	defer s.forgetSequence(events)
+	hour := hourOfType{flowType.Name, hourOf(begin.UnixNano())}
+	made := s.newSealed(hour)
+	if err := s.encodeSealed(made, events, n); err != nil {
+		t.Fatal(err)
+	}
+	if made.count != nil || len(made.blocks) < n/block.MaxRows {
+		t.Errorf("counted %v, %d blocks", made.count != nil, len(made.blocks))
+	}
+	if err := s.update(func(tx *bbolt.Tx) error { return s.putSealed(tx, made) }); err != nil {
+		t.Fatal(err)
+	}
+	q := query.Summary{Type: flowType, Window: query.Window{Since: hourStart(hour.hour), Until: hourStart(hour.hour + 1)}}
+	if got := summarise(t, s, q); got.Count != n {
+		t.Errorf("%d events", got.Count)
+	}
 }
 
 func randomWindow(r *rand.Rand, over time.Duration) query.Window {

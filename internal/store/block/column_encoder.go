@@ -158,7 +158,10 @@ func (e *columnEncoder) encodeInts(v *event.Vector) {
 
 // differentInts returns the different values of the vector that was just encoded.
 func (e *columnEncoder) differentInts(v *event.Vector) []int64 {
-	if e.encoding != format.RLEDictionary || v.Absent() { // it gave up, or never began
+	if v.Absent() {
+		return nil
+	}
+	if e.encoding != format.RLEDictionary { // it gave up
 		e.numbers.reset()
 		for i, n := range v.Ints {
 			if v.Valid[i] {

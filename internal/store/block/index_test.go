@@ -130,6 +130,24 @@ func TestIndexHasLittleElse(t *testing.T) {
 	}
 }
 
+// A column without values adds none: not those of the column before it.
+func TestIndexOfAbsentColumn(t *testing.T) {
+	b := event.NewBatch(connectionType, 100)
+	for i := range int64(100) {
+		b.Append(i)
+		b.SetInt(event.PID, i%10)
+		b.SetString(event.Command, "some")
+	}
+	with := index(t, b, "pid", "command", "uid", "source_ip")
+	if x := openIndex(t, with); x.MayContain("uid", block.IntKey("uid", 7)) || !x.MayContain("pid", block.IntKey("pid", 7)) {
+		t.Error("the index has a user id, or lacks a pid")
+	}
+	names := len("uid") + len("source_ip") + 2
+	if without := index(t, b, "pid", "command"); len(with) != len(without)+names {
+		t.Errorf("%d bytes, and %d without two columns that have no values", len(with), len(without))
+	}
+}
+
 func TestEmptyIndex(t *testing.T) {
 	b := event.NewBatch(connectionType, 1)
 	b.Append(7)
