@@ -57,6 +57,8 @@ func TestEvents(t *testing.T) {
 		{name: "range", url: "/api/events?bytes_sent>=20&bytes_sent<0.04kB", status: 200, contains: []string{`"count":2`}},
 		{name: "range, escaped", url: "/api/events?bytes_sent%3E%3D20&bytes_sent%3C40=", status: 200, contains: []string{`"count":2`}},
 		{name: "beginning", url: "/api/events?command=c*", status: 200, contains: []string{`"count":5`}},
+		{name: "strict, of a pair", url: "/api/events?" + url.Values{"pid>108": {""}}.Encode(), status: 200, contains: []string{`"count":1,`, `"pid":109`}},
+		{name: "not strict, of a pair", url: "/api/events?" + url.Values{"pid>": {"108"}}.Encode(), status: 200, contains: []string{`"count":2,`}},
 		{name: "absent", url: "/api/events?absent=state,command", status: 200, contains: []string{`"count":4`}},
 		{name: "present", url: "/api/events?present=state&present=pid", status: 200, contains: []string{`"count":10`}},
 		{name: "fields", url: "/api/events?fields=pid,command&fields=type&limit=1&type=connection", status: 200, contains: []string{`"events":[{"pid":109,"command":"sshd","type":"connection"}],`}},

@@ -21,6 +21,12 @@ type Limits struct {
 // answers at once.
 func (s *Store) SetLimits(l Limits) { s.limits.Store(&l) }
 
+// tooBig tells whether a type that takes so many bytes is over its limit.
+func (l *Limits) tooBig(typeName string, bytes int64) bool {
+	most := l.MaxSize[typeName]
+	return most > 0 && bytes > most
+}
+
 // retentionInterval is how often old events are looked for.
 func (l *Limits) interval() time.Duration {
 	interval := time.Minute
@@ -67,10 +73,10 @@ func (s *Store) retain() error {
 	if err != nil {
 		return err
 	}
-	due := false
+	due := limits.MaxTotal > 0 && used > limits.MaxTotal
 	for _, u := range units {
 		sizes[u.typeName] += u.bytes
-		due = due || u.max < removed[u.typeName]
+		due = due || u.max < removed[u.typeName] || limits.tooBig(u.typeName, sizes[u.typeName])
 	}
 	if err := s.keepRoom(due); err != nil { // before anything goes: the file is at its fullest now
 		s.log.Warn("there may be too little room in the file, so that it may grow", "error", err)
@@ -78,13 +84,8 @@ func (s *Store) retain() error {
 	var errs []error
 	for _, u := range units {
 		end := u.span().until
-		limit, tooBig := removed[u.typeName], false
-		if maxSize := limits.MaxSize[u.typeName]; maxSize > 0 && sizes[u.typeName] > maxSize {
-			tooBig = true
-		}
-		if limits.MaxTotal > 0 && used > limits.MaxTotal {
-			tooBig = true
-		}
+		limit := removed[u.typeName]
+		tooBig := limits.tooBig(u.typeName, sizes[u.typeName]) || limits.MaxTotal > 0 && used > limits.MaxTotal
 		switch {
 		case tooBig && end <= now.UnixNano():
 			limit = max(limit, end)

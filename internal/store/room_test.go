@@ -19,9 +19,9 @@ type host struct {
 	hour int
 }
 
-func newHost(t *testing.T, keep time.Duration) *host {
+func newHost(t *testing.T) *host {
 	c := newClock()
-	s := openTest(t, Options{Path: testPath(t), now: c.now, Limits: Limits{MaxAge: map[string]time.Duration{"flow": keep}}})
+	s := openTest(t, Options{Path: testPath(t), now: c.now})
 	s.db.NoSync = true
 	return &host{Store: s, clock: c, t: t}
 }
@@ -99,8 +99,24 @@ const (
 // Neither hours that come and go nor somebody who takes an hour over a snapshot
 // make a file grow from which events are removed.
 func TestRetainedFileDoesNotGrow(t *testing.T) {
-	h := newHost(t, filled*time.Hour)
-	for range filled + 2 {
+	t.Run("by age", func(t *testing.T) {
+		doesNotGrow(t, func(*host) Limits { return Limits{MaxAge: map[string]time.Duration{"flow": filled * time.Hour}} })
+	})
+	t.Run("by the size of a type", func(t *testing.T) {
+		doesNotGrow(t, func(h *host) Limits { return Limits{MaxSize: map[string]int64{"flow": h.usedBytes()}} })
+	})
+	t.Run("by the size of all", func(t *testing.T) {
+		doesNotGrow(t, func(h *host) Limits { return Limits{MaxTotal: h.usedBytes()} })
+	})
+}
+
+func doesNotGrow(t *testing.T, limits func(*host) Limits) {
+	h := newHost(t)
+	for range filled {
+		h.pass(quick)
+	}
+	h.SetLimits(limits(h))
+	for range 2 {
 		h.pass(quick)
 	}
 	h.pass(usual)
@@ -116,7 +132,7 @@ func TestRetainedFileDoesNotGrow(t *testing.T) {
 // A file that only becomes larger has room for as long, too: the pages of each flush
 // that are replaced by the next do not add up.
 func TestSnapshotOfGrowingFile(t *testing.T) {
-	h := newHost(t, 0)
+	h := newHost(t)
 	for range 3 {
 		h.pass(quick)
 	}
@@ -130,7 +146,7 @@ func TestSnapshotOfGrowingFile(t *testing.T) {
 // What was there when a snapshot began becomes no block before it ends; what came
 // later does.
 func TestSealingWaitsForSnapshot(t *testing.T) {
-	h := newHost(t, 0)
+	h := newHost(t)
 	h.pass(quick)
 	h.during(func() {
 		h.pass(quick)
