@@ -71,6 +71,10 @@ test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md
 	@.ci/packages $(KERNEL_PACKAGES) $(if $(findstring arm64,$(or $(KERNELS),all with arm64)),$(ARM64_PACKAGES))
 	@internal/tools/kernels/run $(KERNELS)
 
+test-unit: build ## Start the systemd unit on Debian in qemu, and see that it works
+	@.ci/packages $(KERNEL_PACKAGES)
+	@internal/tools/kernels/unit
+
 check: lint deadcode check-generated ## All that CI checks beside the tests: format, lint, dead code, generated files
 
 lint: ## Check format and code (golangci-lint, see .golangci.yml)
@@ -125,4 +129,4 @@ define as_root
 	echo "loading eBPF programs needs root: run as root, or install sudo"; exit 1
 endef
 
-.PHONY: run build install uninstall test test-kernels check lint format deadcode generate check-generated docs vmlinux bench build-dev run-dev clean help
+.PHONY: run build install uninstall test test-kernels test-unit check lint format deadcode generate check-generated docs vmlinux bench build-dev run-dev clean help

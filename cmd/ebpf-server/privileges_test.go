@@ -122,6 +122,9 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 		t.Fatalf("%d processes beside the server, want the one that samples run times", len(children))
 	}
 	expectRights(t, children[0], only(capSysAdmin))
+	if err := syscall.Kill(children[0], syscall.SIGHUP); err != nil { // as systemctl kill sends it to all
+		t.Fatal(err)
+	}
 
 	ns := bpftest.NewNetNS(t, "privileges")
 	// Names of processes and containers that are gone at once.
@@ -269,7 +272,8 @@ func TestPrivilegesThatAreKept(t *testing.T) {
 		{"ordinary user", ordinary("+bpf,+perfmon,+net_admin,+syslog,+dac_read_search"), nobody,
 			rights{effective: capDACReadSearch, permitted: capDACReadSearch, bounding: toAttach | capDACReadSearch, noNewPrivs: 1}},
 		// As the systemd unit starts it; and as somebody might who has not read it.
-		{"bounded", `exec setpriv --no-new-privs --bounding-set=-all,+bpf,+perfmon,+net_admin,+sys_resource,+syslog,+setpcap "$0" "$@"`, 0, only(0)},
+		{"bounded", `exec setpriv --no-new-privs --bounding-set=-all,+bpf,+perfmon,+net_admin,+sys_resource,+syslog,+setpcap,+sys_admin "$0" "$@"`, 0, only(0)},
+		{"bounded, without CAP_SYS_ADMIN", `exec setpriv --no-new-privs --bounding-set=-all,+bpf,+perfmon,+net_admin,+sys_resource,+syslog,+setpcap "$0" "$@"`, 0, only(0)},
 		{"bounded, without CAP_SETPCAP", `exec setpriv --no-new-privs --bounding-set=-all,+bpf,+perfmon,+net_admin,+syslog "$0" "$@"`, 0,
 			rights{bounding: toAttach, noNewPrivs: 1}},
 	} {

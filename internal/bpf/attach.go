@@ -1,11 +1,13 @@
 package bpf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -88,15 +90,28 @@ func (h *Hook) attach(sweeps *ebpf.Map) (err error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		if h.Kind == "tracepoint" {
-			return fmt.Errorf("%w (tracefs belongs to root: needs root, or CAP_DAC_READ_SEARCH beside CAP_BPF and CAP_PERFMON)", err)
-		}
-		return fmt.Errorf("%w (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)
+		return fmt.Errorf("%w (%s)", err, h.remedy())
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w (this kernel has no %s %s)", err, h.Kind, h.Target)
 	}
 	h.Attached = err == nil
 	return err
+}
+
+// remedy says what is needed of who was not permitted to attach it.
+func (h *Hook) remedy() string {
+	if h.Kind != "tracepoint" {
+		return "needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+	}
+	if _, err := os.ReadDir(cmp.Or(mountPoint("tracefs"), mountPoint("debugfs"))); errors.Is(err, fs.ErrPermission) {
+		return "tracefs belongs to root: needs root, or CAP_DAC_READ_SEARCH beside CAP_BPF and CAP_PERFMON"
+	}
+	text, _ := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	// A patch of Debian, security-perf-allow-further-restriction-of-perf_event_open.
+	if level, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && level > 2 {
+		return fmt.Sprintf("kernel.perf_event_paranoid is %d: needs CAP_SYS_ADMIN until it is attached, or kernel.perf_event_paranoid=2", level)
+	}
+	return "needs root, or CAP_BPF and CAP_PERFMON"
 }
 
 // iterate runs an attached iterator from its begin to its end. It is run for

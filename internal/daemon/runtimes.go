@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
@@ -24,6 +26,7 @@ const SampleVerb = "sample-run-times"
 // do with what comes from outside. It ends with the program that started it,
 // whose end closes its standard input.
 func SampleRunTimes(ctx context.Context) error {
+	signal.Ignore(syscall.SIGHUP) // which may be sent to all processes of a unit
 	if _, err := privilege.Keep(cap.SYS_ADMIN); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -54,15 +55,25 @@ func TestMissing(t *testing.T) {
 	without := func(capabilities string) string {
 		return "exec setpriv --bounding-set=" + capabilities + " --inh-caps=" + capabilities + ` "$0"`
 	}
+	const capabilities = "-all,+bpf,+perfmon,+net_admin,+syslog"
+	nobody := "exec setpriv --reuid 65534 --clear-groups --inh-caps=" + capabilities + " --ambient-caps=" + capabilities + ` "$0"`
+	unit := "exec setpriv --no-new-privs --bounding-set=-all,+" + strings.Join(unitCapabilities(t), ",+") + ` "$0"`
+	var paranoid []string // nothing is missing, but where Debian's kernel says so
+	if level := perfEventParanoid(t); level > 2 {
+		paranoid = []string{fmt.Sprint("kernel.perf_event_paranoid is ", level), "CAP_SYS_ADMIN", "kernel.perf_event_paranoid=2"}
+	}
 	for _, test := range []struct {
 		name, shell string
-		want        []string
+		want        []string // none: all monitors run
 	}{
 		{"BTF", `mount -t tmpfs none /sys/kernel/btf && exec "$0"`, []string{"kernel's BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"}},
 		{"tracefs", "umount -a -t tracefs,debugfs && " + without("-sys_admin"), []string{"load connection", "mount tracefs", "mount -t tracefs nodev /sys/kernel/tracing"}},
 		{"cgroup2", `umount -a -l -t cgroup2 && exec "$0"`, []string{"sock_release", "mount -t cgroup2"}},
 		{"CAP_BPF", without("-bpf,-sys_admin"), []string{"not permitted", "CAP_BPF", "root"}},
 		{"CAP_PERFMON", without("-perfmon,-sys_admin"), []string{"not permitted", "CAP_PERFMON", "root"}},
+		{"CAP_SYS_ADMIN", without("-sys_admin"), paranoid},
+		{"CAP_DAC_READ_SEARCH", nobody, []string{"permission denied", "tracefs belongs to root", "CAP_DAC_READ_SEARCH"}},
+		{"nothing as the systemd unit starts it", unit, nil},
 		{"CAP_NET_ADMIN", without("-net_admin,-sys_admin"), []string{"not permitted", "CAP_NET_ADMIN", "root"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -76,6 +87,9 @@ func TestMissing(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
+			if len(test.want) == 0 && len(out) > 0 {
+				t.Errorf("said %s", out)
+			}
 			for _, part := range test.want {
 				if !strings.Contains(string(out), part) {
 					t.Errorf("%q is not in:\n%s", part, out)
@@ -83,6 +97,30 @@ func TestMissing(t *testing.T) {
 			}
 		})
 	}
+}
+
+func perfEventParanoid(t *testing.T) (level int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if err == nil {
+		level, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return level
+}
+
+// unitCapabilities returns those of the systemd unit, as setpriv calls them.
+func unitCapabilities(t *testing.T) []string {
+	t.Helper()
+	unit, err := os.ReadFile("../../../configs/ebpf-server.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, set, _ := strings.Cut(string(unit), "\nCapabilityBoundingSet=")
+	set, _, _ = strings.Cut(set, "\n")
+	return strings.Fields(strings.ReplaceAll(strings.ToLower(set), "cap_", ""))
 }
 
 // A kernel that is locked down to keep its memory confidential refuses all
