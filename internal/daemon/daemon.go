@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/srodi/ebpf-server/internal/api"
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/programs"
@@ -110,6 +112,9 @@ func Run(ctx context.Context, load func() (config.Config, error), version string
 	}
 	log.Info("recording", "version", version, "programs", monitors.running(), "db", c.Storage.Path,
 		"config", c.File, "api", scheme+listener.Addr().String())
+	if _, err := systemd.SdNotify(true, systemd.SdNotifyReady); err != nil {
+		log.Warn("systemd is not told that this is recording", "error", err)
+	}
 	return serve(ctx, server, listener, log)
 }
 
