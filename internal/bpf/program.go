@@ -110,6 +110,7 @@ func (p *Program) load() error {
 	if err := p.options.set(spec); err != nil {
 		return err
 	}
+	preallocate(spec, p.host)
 	shared, err := p.host.Names.mapsOf(spec)
 	if err != nil {
 		return explain(err)

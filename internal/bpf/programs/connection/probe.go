@@ -55,6 +55,9 @@ func prepare(spec *ebpf.CollectionSpec, _ *bpf.Host) error {
 	if err := spec.Variables[connectionVarCountsUdpBytes].Set(sends && receives); err != nil {
 		return err
 	}
+	if _, flows := spec.Programs[connectionProgSendmsg4]; !flows {
+		spec.Maps[connectionMapFlows].MaxEntries = 1 // nobody fills it
+	}
 	_, noted := spec.Programs[connectionProgSysEnterConnect]
 	if err := spec.Variables[connectionVarReadsRegisters].Set(!noted); err != nil {
 		return err
