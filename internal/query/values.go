@@ -27,7 +27,8 @@ type valueColumn struct {
 	interval int64    // of the column of time, whose values are the numbers of intervals since the Unix epoch
 	shift    int64    // so many are added to these
 	values   []value  // by code; code 0 is the absent value
-	codes    []uint32 // the result of the last encode or translate
+	encoded  []uint32 // the result of the last encode or translate
+	codes    []uint32 // of it, those that are looked at
 
 	// Codes of values, in the one that suits the kind: that of single words is
 	// much the quicker.
@@ -106,7 +107,8 @@ func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) ui
 
 // encode sets codes to those of the selected rows.
 func (c *valueColumn) encode(v *event.Vector, sel []int32) {
-	c.codes = c.codesOf(v, sel, c.codes[:0], c.code)
+	c.encoded = c.codesOf(v, sel, c.encoded[:0], c.code)
+	c.codes = c.encoded
 }
 
 // codesOf appends the codes of the selected rows, as code says them of values.
@@ -175,10 +177,11 @@ func codesOfTexts(v *event.Vector, sel []int32, codes []uint32, code func(value)
 // translate sets codes to those here of the values of another column, by
 // their codes there.
 func (c *valueColumn) translate(other *valueColumn) {
-	c.codes = append(c.codes[:0], 0)
+	c.encoded = append(c.encoded[:0], 0)
 	for _, v := range other.values[1:] {
-		c.codes = append(c.codes, c.code(v))
+		c.encoded = append(c.encoded, c.code(v))
 	}
+	c.codes = c.encoded
 }
 
 // show returns a value as it is written in JSON; nil for the absent one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // counter takes what a counting finds: an aggregator, or what only looks whether
@@ -44,8 +45,17 @@ type counting struct {
 // worker is what a goroutine counts with.
 type worker struct {
 	counter counter
-	sel     []int32
+	*workerMemory
 }
+
+// workerMemory is what workers use again, also for the next question.
+type workerMemory struct {
+	sel    []int32
+	events block.Memory
+}
+
+// workerMemories are for all stores. What nobody asks for long the garbage collector takes.
+var workerMemories = sync.Pool{New: func() any { return new(workerMemory) }}
 
 // viewTasks is how many tasks end a view. Events move between rows, blocks and
 // rollups only within a day, so that each day can have a view of its own; and one
@@ -67,13 +77,22 @@ func (c *counting) worker(i int) error {
 		if err != nil {
 			return err
 		}
-		c.workers = append(c.workers, &worker{counter: with})
+		c.workers = append(c.workers, &worker{with, workerMemories.Get().(*workerMemory)})
 	}
 	return nil
 }
 
+// forgetWorkers is for when all is counted.
+func (c *counting) forgetWorkers() {
+	for _, w := range c.workers {
+		workerMemories.Put(w.workerMemory)
+	}
+	c.workers = nil
+}
+
 // all counts all days of the window. There is one counter at least.
 func (c *counting) all(s *Store) error {
+	defer c.forgetWorkers()
 	if err := c.worker(0); err != nil {
 		return err
 	}

@@ -44,15 +44,17 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	var b *event.Batch
 	var rows []int32
 	err := s.readBlock(stored, c.query.Type, func(opened *block.Block) (err error) {
-		rows, err = findRows(opened, stored, in, filtersOf(c.matcher))
+		rows, err = findRows(w.sel, opened, stored, in, filtersOf(c.matcher))
 		switch {
 		case err != nil || len(rows) == 0:
 		case isNarrow(rows, opened.Rows()):
 			b, err = opened.ReadRows(columns, rows)
-			rows = allRows(len(rows))
+			for i := range rows {
+				rows[i] = int32(i)
+			}
 		default:
 			first := rows[0]
-			b, err = opened.ReadRange(columns, int(first), int(rows[len(rows)-1])+1)
+			b, err = opened.ReadRangeInto(&w.events, columns, int(first), int(rows[len(rows)-1])+1)
 			for i := range rows {
 				rows[i] -= first
 			}
@@ -65,6 +67,7 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	if err != nil || len(rows) == 0 {
 		return err
 	}
+	w.sel = rows
 	return w.counter.Add(b, rows)
 }
 

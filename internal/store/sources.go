@@ -117,7 +117,7 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 		if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
 			whole, err = opened.Read(search.columns[typeIndex])
 		} else {
-			rows, err = findRows(opened, b, in, filtersOf(matcher))
+			rows, err = findRows(nil, opened, b, in, filtersOf(matcher))
 		}
 		return err
 	})
@@ -143,8 +143,9 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	}}, nil
 }
 
-// findRows finds the events of a block in a time span that filters let through.
-func findRows(opened *block.Block, b storedBlock, in span, filters []block.Filter) ([]int32, error) {
+// findRows finds the events of a block in a time span that filters let through, in
+// the memory of into if it is large enough.
+func findRows(into []int32, opened *block.Block, b storedBlock, in span, filters []block.Filter) ([]int32, error) {
 	first, end := 0, opened.Rows()
 	if b.min < in.from || b.max >= in.until {
 		var err error
@@ -152,7 +153,7 @@ func findRows(opened *block.Block, b storedBlock, in span, filters []block.Filte
 			return nil, err
 		}
 	}
-	return opened.Find(first, end, filters)
+	return opened.Find(into, first, end, filters)
 }
 
 func filtersOf(m query.Matcher) []block.Filter {

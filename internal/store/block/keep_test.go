@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // A block that keeps pages answers as one that does not, also when its data has
@@ -19,17 +20,18 @@ func TestKeep(t *testing.T) {
 	kept.Keep()
 	r := rand.New(rand.NewPCG(9, 9))
 	all := columnsOf(connectionType)
+	var memory block.Memory
 	for range 100 {
 		moved := bytes.Clone(data)
 		kept.Rebase(moved)
 		first := r.IntN(rows)
 		end := first + r.IntN(rows-first)
 		filters := like(b, r.IntN(rows), 1+r.IntN(len(all)-1), 1+r.IntN(len(all)-1))
-		want, err := fresh.Find(first, end, filters)
+		want, err := fresh.Find(nil, first, end, filters)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := kept.Find(first, end, filters)
+		got, err := kept.Find(nil, first, end, filters)
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("found %d rows, want %d: %v", len(got), len(want), err)
 		}
@@ -43,12 +45,20 @@ func TestKeep(t *testing.T) {
 			expected.AppendRows(b, want)
 		}
 		sameTexts(t, "rows", texts(picked), texts(expected))
-		between, err := kept.ReadRange(all[:8], first, min(end, first+100))
+		end = min(end, first+r.IntN(6000)) // some with a whole page
+		between, err := kept.ReadRangeInto(&memory, all, first, end)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := between.Columns[event.Time].Ints; !slices.Equal(got, b.Columns[event.Time].Ints[first:min(end, first+100)]) {
-			t.Fatalf("range from %d has other times", first)
+		expected = event.NewBatch(connectionType, 0)
+		for row := first; row < end; row++ {
+			expected.AppendRows(b, []int32{int32(row)})
+		}
+		sameTexts(t, "range", texts(between), texts(expected))
+		for _, i := range all { // absent ones are 0, whatever was there before
+			if got, want := between.Columns[i].Ints, expected.Columns[i].Ints; !slices.Equal(got, want) {
+				t.Fatalf("range from %d to %d has other numbers in column %d", first, end, i)
+			}
 		}
 		kept.Rebase(nil)
 		clear(moved)
