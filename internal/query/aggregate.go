@@ -33,6 +33,7 @@ type Aggregator struct {
 	series    *groupList     // of one group for each bucket, without keys; or nil
 	first     int64          // number of the series' first bucket, counted from the Unix epoch
 	before    *Aggregator    // with a comparison: that of the earlier window
+	rollups   *rollups       // from when the first comes
 
 	countNames, sumNames []named // of the answer, in their order
 

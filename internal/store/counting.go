@@ -50,8 +50,9 @@ type worker struct {
 
 // workerMemory is what workers use again, also for the next question.
 type workerMemory struct {
-	sel    []int32
-	events block.Memory
+	sel      []int32
+	events   block.Memory
+	sections sections
 }
 
 // workerMemories are for all stores. What nobody asks for long the garbage collector takes.
@@ -241,7 +242,7 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 func (c *counting) addRollup(v *view, bucket *bbolt.Bucket, of segment) {
 	stored := readRollup(bucket, of.first, c.sections)
 	c.tasks = append(c.tasks, func(w *worker) error {
-		err := v.s.codec.addRollup(w.counter, stored)
+		err := v.s.codec.addRollup(w.counter, stored, &w.sections)
 		if errors.Is(err, errDamagedRollup) {
 			v.s.damageRollup(c.query.Type.Name, of, err)
 			c.mu.Lock()
