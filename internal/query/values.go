@@ -33,6 +33,7 @@ type valueColumn struct {
 	// Codes of values, in the one that suits the kind: that of single words is
 	// much the quicker.
 	texts   map[string]uint32
+	ipv4    map[uint32]uint32
 	numbers map[int64]uint32
 	ids     map[value]uint32
 }
@@ -45,6 +46,8 @@ func newValueColumn(t *event.Type, asked string) *valueColumn {
 		v.numbers = make(map[int64]uint32)
 	case event.KindID:
 		v.ids = make(map[value]uint32)
+	case event.KindIP:
+		v.ipv4, v.texts = make(map[uint32]uint32), make(map[string]uint32)
 	default:
 		v.texts = make(map[string]uint32)
 	}
@@ -56,6 +59,7 @@ func (c *valueColumn) reset() {
 	clear(c.values) // the texts are somebody's
 	c.values = c.values[:1]
 	clear(c.texts)
+	clear(c.ipv4)
 	clear(c.numbers)
 	clear(c.ids)
 }
@@ -69,6 +73,10 @@ func (c *valueColumn) code(v value) uint32 {
 		return codeIn(c, c.numbers, v.number, v)
 	case event.KindID:
 		return codeIn(c, c.ids, v, v)
+	case event.KindIP:
+		if len(v.text) == 4 {
+			return codeIn(c, c.ipv4, binary.BigEndian.Uint32([]byte(v.text)), v)
+		}
 	}
 	return codeIn(c, c.texts, v.text, v)
 }
@@ -83,6 +91,12 @@ func (c *valueColumn) find(text []byte, number int64) (code uint32, known bool) 
 		code, known = c.numbers[number]
 	case event.KindID:
 		code, known = c.ids[value{string(text), number}]
+	case event.KindIP:
+		if len(text) == 4 {
+			code, known = c.ipv4[binary.BigEndian.Uint32(text)]
+			break
+		}
+		fallthrough
 	default:
 		code, known = c.texts[string(text)]
 	}
