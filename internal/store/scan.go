@@ -12,7 +12,7 @@ import (
 func (c *counting) run() error {
 	workers := processors()
 	tasks := slices.Concat(c.long, c.tasks)
-	c.long, c.tasks = c.long[:0], c.tasks[:0]
+	c.long, c.tasks, c.work = c.long[:0], c.tasks[:0], 0
 	if err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
 		return err
 	}
@@ -45,19 +45,21 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	var rows []int32
 	err := s.readBlock(stored, c.query.Type, func(opened *block.Block) (err error) {
 		rows, err = findRows(w.sel, opened, stored, in, filtersOf(c.matcher))
-		switch {
-		case err != nil || len(rows) == 0:
-		case isNarrow(rows, opened.Rows()):
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		w.sel = rows
+		first, end := rows[0], rows[len(rows)-1]+1
+		if isNarrow(rows, opened.Rows()) {
 			b, err = opened.ReadRows(columns, rows)
 			for i := range rows {
 				rows[i] = int32(i)
 			}
-		default:
-			first := rows[0]
-			b, err = opened.ReadRangeInto(&w.events, columns, int(first), int(rows[len(rows)-1])+1)
-			for i := range rows {
-				rows[i] -= first
-			}
+			return err
+		}
+		b, err = opened.ReadRangeInto(&w.events, columns, int(first), int(end))
+		for i := range rows {
+			rows[i] -= first
 		}
 		return err
 	})
@@ -67,13 +69,17 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	w.sel = rows
 	return w.counter.Add(b, rows)
 }
 
-// isNarrow tells whether rows, in order, are in less than half of a block's pages.
+// isNarrow tells whether some rows, in order, are better read one by one than with
+// all rows of their pages: they are in less than half of a block's pages, and
+// do not follow each other for half a page.
 func isNarrow(rows []int32, of int) bool {
 	const pageRows = 4096 // about as many as pages have
+	if n := len(rows); n > pageRows/2 && int(rows[n-1]-rows[0]) == n-1 {
+		return false
+	}
 	pages, last := 0, int32(-1)
 	for _, row := range rows {
 		if page := row / pageRows; page != last {

@@ -88,7 +88,11 @@ func (c *column) readRange(rows, first, end int, memory *event.Vector, s *scratc
 	}
 	v = v.Slice(first-before, end-before)
 	v.Dict = ids.scopes
-	if err == nil && c.isText() {
+	switch {
+	case err != nil || !c.isText():
+	case 2*(end-first) < rows: // most texts are not in use
+		v.Dict, err = c.dict.used(c.kind, v.Codes, s)
+	default:
 		v.Dict, err = c.dict.all(c.kind)
 	}
 	return v, err
