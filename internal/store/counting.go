@@ -54,6 +54,7 @@ type workerMemory struct {
 	sel      []int32
 	events   block.Memory
 	sections sections
+	opened   chunk
 }
 
 // workerMemories are for all stores. What nobody asks for long the garbage collector takes.

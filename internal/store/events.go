@@ -54,6 +54,7 @@ type search struct {
 	last      *query.Cursor            // the last event that was found, or nil
 	whole     map[blockID]*event.Batch // blocks that the last step did not finish
 	found     []found                  // by the last step
+	chunk     *chunk                   // one that nothing was found in, or nil
 }
 
 func (s *Store) newSearch(ctx context.Context, q query.Events) *search {

@@ -111,9 +111,15 @@ func (m *merge) open(src *source) error {
 		return src.parts()
 	}
 	if !src.block {
-		err := m.load(src)
-		m.settle()
-		return err
+		if err := m.load(src); err != nil {
+			return err
+		}
+		if len(src.rows) == 0 {
+			heap.Pop(m)
+		} else {
+			heap.Fix(m, 0)
+		}
+		return nil
 	}
 	workers := processors()
 	m.ahead = max(m.ahead, workers)

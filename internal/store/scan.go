@@ -25,11 +25,11 @@ func (c *counting) run() error {
 }
 
 func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
-	k, err := s.codec.open(value, s.schemas)
-	if err != nil {
+	w.opened.reuse = true
+	if err := s.codec.openInto(&w.opened, value, s.schemas); err != nil {
 		return err
 	}
-	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.counter.Columns()...))
+	b, err := w.opened.batch(c.query.Type, append(c.matcher.Columns(), w.counter.Columns()...))
 	if err != nil {
 		return err
 	}

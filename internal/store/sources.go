@@ -166,15 +166,24 @@ func filtersOf(m query.Matcher) []block.Filter {
 
 // loadChunk decodes the other columns when the first row is built. Only rows
 // that match stay in memory: what is found in many chunks must not keep all of them.
+// A chunk in which none does leaves its memory to the next.
 func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error) {
-	t := m.search.types[typeIndex]
-	k, err := m.view.s.codec.open(value, m.view.s.schemas)
-	if err != nil {
+	t, k := m.search.types[typeIndex], m.search.chunk
+	if k == nil {
+		k = &chunk{reuse: true}
+	}
+	m.search.chunk = nil
+	if err := m.view.s.codec.openInto(k, value, m.view.s.schemas); err != nil {
 		return contents{}, err
 	}
 	batch, err := k.batch(t, m.search.matchers[typeIndex].Columns())
 	if err != nil {
 		return contents{}, err
+	}
+	rows := m.search.selected(typeIndex, batch, in)
+	if len(rows) == 0 {
+		m.search.chunk = k
+		return contents{}, nil
 	}
 	build := func(rows []int32) (*event.Batch, error) {
 		if err := k.fill(batch, m.search.columns[typeIndex]); err != nil {
@@ -184,7 +193,7 @@ func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error
 		some.AppendRows(m.search.shown(typeIndex, batch), rows)
 		return some, nil
 	}
-	return contents{rest: m.search.selected(typeIndex, batch, in), build: build}, nil
+	return contents{rest: rows, build: build}, nil
 }
 
 // selected returns the rows of a batch that match, in the order of the search.
