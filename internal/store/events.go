@@ -49,6 +49,7 @@ type search struct {
 	columns   [][]int // of each type, that are asked for; time among them
 	window    query.Window
 	ascending bool
+	once      bool                     // nobody will ask for the same soon: blocks are not kept
 	hidden    bool                     // also what is too old to be shown, as far as it is still there
 	question  uint64                   // query.Events.Question
 	last      *query.Cursor            // the last event that was found, or nil

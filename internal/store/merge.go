@@ -135,7 +135,8 @@ func (m *merge) open(src *source) error {
 		whole = whole || src.id != nil
 	}
 	if found < m.want && !whole { // to wait for the slowest of a few takes longer than a block too many
-		m.ahead = max(m.ahead, min(4*m.ahead, maxTogether))
+		enough := len(blocks) * (m.want - found + found - 1) / max(found, 1)
+		m.ahead = max(m.ahead, min(4*m.ahead, maxTogether, enough))
 	}
 	m.settle()
 	return err

@@ -113,7 +113,11 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	t, matcher := search.types[typeIndex], search.matchers[typeIndex]
 	var whole *event.Batch
 	var rows []int32
-	err := m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+	read := m.view.s.readBlock
+	if search.once {
+		read = m.view.s.readOnce
+	}
+	err := read(b, t, func(opened *block.Block) (err error) {
 		if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
 			whole, err = opened.Read(search.columns[typeIndex])
 		} else {
@@ -132,7 +136,7 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 		slices.Reverse(rows)
 	}
 	return contents{rest: rows, build: func(rows []int32) (some *event.Batch, err error) {
-		err = m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+		err = read(b, t, func(opened *block.Block) (err error) {
 			some, err = opened.ReadRows(search.columns[typeIndex], rows)
 			return err
 		})
