@@ -80,3 +80,48 @@ func TestKeep(t *testing.T) {
 		}
 	}
 }
+
+// Memory that other events lay in is not seen in those that lack values for whole pages.
+func TestReadRangeInto(t *testing.T) {
+	const rows, some = 20_000, 6_000
+	full := newHost(12).batch(rows)
+	sparse := event.NewBatch(connectionType, rows)
+	first := make([]int32, some)
+	for i := range first {
+		first[i] = int32(i)
+	}
+	sparse.AppendRows(full, first)
+	for _, at := range full.Columns[event.Time].Ints[some:] {
+		sparse.Append(at)
+	}
+	sparse.Finish()
+	all, blocks := columnsOf(connectionType), []*event.Batch{full, sparse}
+	opened := []*block.Block{open(t, encode(t, full), connectionType), open(t, encode(t, sparse), connectionType)}
+	var memory block.Memory
+	for _, of := range []int{0, 1, 0, 1} {
+		got, err := opened[of].ReadRangeInto(&memory, all, 100, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := event.NewBatch(connectionType, rows)
+		for row := int32(100); row < rows; row++ {
+			want.AppendRows(blocks[of], []int32{row})
+		}
+		sameTexts(t, "range", texts(got), texts(want))
+		for _, i := range all {
+			if !slices.Equal(got.Columns[i].Ints, want.Columns[i].Ints) {
+				t.Fatalf("column %d has other numbers", i)
+			}
+		}
+	}
+	picked := []int32{0, some - 1, some + 5_000, rows - 1} // the last two in pages without any value
+	for _, wanted := range [][]int32{picked, picked[2:]} {
+		got, err := opened[1].ReadRows(all, wanted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := event.NewBatch(connectionType, len(wanted))
+		want.AppendRows(sparse, wanted)
+		sameTexts(t, "rows", texts(got), texts(want))
+	}
+}
