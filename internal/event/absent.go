@@ -61,6 +61,28 @@ func NewVector(kind Kind, rows int) (v Vector) {
 	return v
 }
 
+// Reuse returns a column of so many rows of any content, in the vector's memory
+// if there is enough, which it keeps for the next. The column is good until then.
+func (v *Vector) Reuse(kind Kind, rows int) Vector {
+	if kind.hasInts() {
+		v.Ints = slices.Grow(v.Ints[:0], rows)[:rows]
+	}
+	if kind.hasValid() {
+		v.Valid = slices.Grow(v.Valid[:0], rows)[:rows]
+	}
+	if kind.hasCodes() {
+		v.Codes = slices.Grow(v.Codes[:0], rows)[:rows]
+	}
+	return v.Slice(0, rows)
+}
+
+// Clear makes all values absent. The memory must be the vector's own.
+func (v *Vector) Clear() {
+	clear(v.Ints)
+	clear(v.Valid)
+	clear(v.Codes)
+}
+
 // Slice returns some rows, in the vector's memory.
 func (v *Vector) Slice(from, until int) Vector {
 	part := Vector{Dict: v.Dict, absent: v.absent}

@@ -46,15 +46,25 @@ func NewParquetWriter(w io.Writer, types []*event.Type, fields ...string) (*Parq
 func (p *ParquetWriter) Batch(b *event.Batch) error {
 	i := p.place(b.Type.Name)
 	if i < 0 {
-		p.pending = append(p.pending, b)
-		return nil
+		i = len(p.pending)
+		p.pending = append(p.pending, event.NewBatch(b.Type, 0))
 	}
-	if p.pending[i].Len()+b.Len() <= block.MaxRows {
-		p.pending[i].AppendRows(b, nil)
-		return nil
+	switch before := p.pending[i]; {
+	case before.Len() == 0:
+		p.pending[i] = b
+	case before.Len()+b.Len() <= block.MaxRows:
+		before.AppendRows(b, nil)
+	default:
+		p.pending[i] = b
+		if err := p.rowGroup(before); err != nil {
+			return err
+		}
 	}
 	full := p.pending[i]
-	p.pending[i] = b
+	if full.Len() < block.MaxRows {
+		return nil
+	}
+	p.pending[i] = event.NewBatch(b.Type, 0)
 	return p.rowGroup(full)
 }
 

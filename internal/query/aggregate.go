@@ -33,6 +33,7 @@ type Aggregator struct {
 	series    *groupList     // of one group for each bucket, without keys; or nil
 	first     int64          // number of the series' first bucket, counted from the Unix epoch
 	before    *Aggregator    // with a comparison: that of the earlier window
+	rollups   *rollups       // from when the first comes
 
 	countNames, sumNames []named // of the answer, in their order
 
@@ -206,6 +207,23 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 	for _, at := range a.sums {
 		sums = append(sums, b.Columns[at].Ints)
 	}
+	for from := 0; from < len(sel); from += pieceRows {
+		until := min(from+pieceRows, len(sel))
+		for _, c := range a.columns {
+			c.codes = c.encoded[from:until]
+		}
+		a.addPiece(b, sums, sel[from:until])
+	}
+	return a.checkSize()
+}
+
+// pieceRows are added at once: what is noted of each of them takes little memory
+// then, which stays in the processor's cache.
+const pieceRows = 4096
+
+// addPiece adds the rows whose codes the columns have. Sums are the columns that
+// are added up.
+func (a *Aggregator) addPiece(b *event.Batch, sums [][]int64, sel []int32) {
 	a.gatherAddends(sums, sel)
 	if a.weight >= 0 {
 		a.gatherWeights(&b.Columns[a.weight], sel)
@@ -214,7 +232,8 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 		a.numbers[i].take(a.query.Type.Columns[column], &b.Columns[column], sel, a.weights)
 	}
 	a.at = slices.Grow(a.at[:0], len(sel))[:len(sel)]
-	for _, l := range append([]*groupList{a.total}, a.lists...) {
+	a.addTo(a.total, a.total.place(a.at), b, sel)
+	for _, l := range a.lists {
 		a.addTo(l, l.place(a.at), b, sel)
 	}
 	if a.series != nil {
@@ -223,7 +242,6 @@ func (a *Aggregator) Add(b *event.Batch, sel []int32) error {
 		}
 		a.addTo(a.series, a.at, b, sel)
 	}
-	return a.checkSize()
 }
 
 // addTo adds the selected rows to the groups that they belong to.

@@ -15,32 +15,50 @@ import (
 // Sections names, in that order. The question must be one that rollups can
 // answer, see FromRollups.
 func (a *Aggregator) AddRollup(begin time.Time, sections [][]byte) error {
-	var keep keeper
-	if m := a.query.Filters.Compile(a.query.Type); m.Nothing() {
-		return nil
-	} else if len(m.columns) > 0 {
-		keep = m.value
+	if a.rollups == nil {
+		a.rollups = newRollups(a.query)
 	}
-	parts := make([]*section, len(sections))
-	for i, name := range a.query.Sections() {
-		var err error
-		if parts[i], err = a.openSection(name, sections[i]); err != nil {
+	keep, parts := a.rollups.keep, a.rollups.parts
+	if a.rollups.nothing {
+		return nil
+	}
+	for i, name := range a.rollups.sections {
+		if err := a.openSection(&parts[i], name, sections[i]); err != nil {
 			return fmt.Errorf("rollup of %s, section %q: %w", begin.Format(time.RFC3339), name, err)
 		}
 	}
-	a.addTotal(begin, parts[0], keep)
+	a.addTotal(begin, &parts[0], keep)
 	for i, l := range a.lists {
-		part := parts[1+i]
+		part := &parts[1+i]
 		l.placeSection(begin, part, keep)
 		part.addTo(&l.cells, len(a.breakdown.values))
 	}
 	for i, distinct := range a.query.Distinct {
 		parts[1+len(a.lists)+i].codes(a.column(distinct), keep)
 	}
-	if slices.ContainsFunc(parts, func(s *section) bool { return s.bad }) {
+	if slices.ContainsFunc(parts, func(s section) bool { return s.bad }) {
 		return fmt.Errorf("rollup of %s: %w", begin.Format(time.RFC3339), errSection)
 	}
 	return a.checkSize()
+}
+
+// rollups is what reading one rollup after another needs: a week has hundreds.
+type rollups struct {
+	sections []string
+	parts    []section // of the last one, whose memory the next takes
+	keep     keeper
+	nothing  bool // no event can match
+}
+
+func newRollups(q Summary) *rollups {
+	r := &rollups{sections: q.Sections()}
+	r.parts = make([]section, len(r.sections))
+	m := q.Filters.Compile(q.Type)
+	r.nothing = m.Nothing()
+	if len(m.columns) > 0 {
+		r.keep = m.value
+	}
+	return r
 }
 
 // keeper tells which values are wanted, and whether the absent one is; without one
@@ -84,16 +102,12 @@ func (l *groupList) placeSection(begin time.Time, s *section, keep keeper) {
 
 // addTotal adds the figures of all values that are kept.
 func (a *Aggregator) addTotal(begin time.Time, s *section, keep keeper) {
-	lists, cell := []*groupList{a.total}, []uint32{0}
-	if a.series != nil {
-		lists, cell = append(lists, a.series), append(cell, uint32(bucketOf(begin.UnixNano(), int64(a.query.Interval))-a.first))
-	}
 	kept := s.kept(keep)
-	for i, l := range lists {
+	add := func(l *groupList, cell uint32) {
 		s.at = s.at[:0]
 		for _, wanted := range kept {
 			if wanted {
-				s.at = append(s.at, cell[i])
+				s.at = append(s.at, cell)
 			} else {
 				s.at = append(s.at, leftOut)
 			}
@@ -101,6 +115,10 @@ func (a *Aggregator) addTotal(begin time.Time, s *section, keep keeper) {
 		figures := *s // which are read once for each list
 		figures.addTo(&l.cells, len(a.breakdown.values))
 		s.bad = s.bad || figures.bad
+	}
+	add(a.total, 0)
+	if a.series != nil {
+		add(a.series, uint32(bucketOf(begin.UnixNano(), int64(a.query.Interval))-a.first))
 	}
 }
 
@@ -112,15 +130,16 @@ type section struct {
 	breakdown []uint32 // codes in the aggregator, by those here
 	sums      []int    // positions among the aggregator's sums, by those here; -1: not asked for
 	at        []uint32 // cells of the values, the absent one first; or leftOut
+	wanted    []bool   // the result of kept
 }
 
 const leftOut = math.MaxUint32
 
-// openSection reads a section up to its values.
-func (a *Aggregator) openSection(name string, data []byte) (*section, error) {
-	s := &section{reader: reader{data: data}, breakdown: make([]uint32, 1, 32)}
+// openSection reads a section up to its values. S has the memory of another.
+func (a *Aggregator) openSection(s *section, name string, data []byte) error {
+	*s = section{reader: reader{data: data}, breakdown: append(s.breakdown[:0], 0), sums: s.sums[:0], at: s.at[:0], wanted: s.wanted[:0]}
 	if version := s.byte(); version != sectionVersion {
-		return nil, fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
+		return fmt.Errorf("has version %d, this program reads %d", version, sectionVersion)
 	}
 	for range s.count(1) {
 		text := s.text()
@@ -145,9 +164,9 @@ func (a *Aggregator) openSection(name string, data []byte) (*section, error) {
 	// Every figure takes a byte or more: a number of values that is made up must
 	// not make room for all that it promises.
 	if s.bad || (1+s.values)*(1+len(s.breakdown)+len(s.sums)) > s.left() {
-		return nil, errSection
+		return errSection
 	}
-	return s, nil
+	return nil
 }
 
 // eachValue reads the values, in order. A text is good until the next one.
@@ -166,7 +185,7 @@ func (s *section) eachValue(do func(text []byte, number int64)) {
 // codes reads the values of a column's section and finds their cells: those
 // that have the codes of the column.
 func (s *section) codes(c *valueColumn, keep keeper) {
-	s.at = make([]uint32, 1, 1+s.values)
+	s.at = append(slices.Grow(s.at[:0], 1+s.values), 0)
 	if keep != nil && !keep(value{}, false) {
 		s.at[0] = leftOut
 	}
@@ -193,12 +212,11 @@ func (s *section) codes(c *valueColumn, keep keeper) {
 
 // kept reads the values and tells which are wanted, the absent one first.
 func (s *section) kept(keep keeper) []bool {
-	kept := make([]bool, 1, 1+s.values)
-	kept[0] = keep == nil || keep(value{}, false)
+	s.wanted = append(s.wanted[:0], keep == nil || keep(value{}, false))
 	s.eachValue(func(text []byte, number int64) {
-		kept = append(kept, keep == nil || keep(value{string(text), number}, true))
+		s.wanted = append(s.wanted, keep == nil || keep(value{string(text), number}, true))
 	})
-	return kept
+	return s.wanted
 }
 
 // addTo reads the figures into cells, which have room. Sums that the columns had

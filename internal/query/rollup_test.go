@@ -171,12 +171,12 @@ func FuzzReadSection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, name := range []string{"", "command", "address", "state"} {
 			a := newAggregator(Summary{Type: flowType, Window: window(0, 1)})
-			s, err := a.openSection(name, slices.Clone(data))
-			if err != nil {
+			var s section
+			if err := a.openSection(&s, name, slices.Clone(data)); err != nil {
 				continue
 			}
 			if name == "" {
-				a.addTotal(time.Unix(0, 0), s, nil)
+				a.addTotal(time.Unix(0, 0), &s, nil)
 				continue
 			}
 			l := a.newList(name)

@@ -148,8 +148,8 @@ func (u *Looker) AddRollup(_ time.Time, sections [][]byte) error {
 	} else if len(m.columns) > 0 {
 		keep = m.value
 	}
-	s, err := newAggregator(Summary{Type: q.Type}).openSection(q.Sections()[1], sections[1])
-	if err != nil {
+	var s section
+	if err := newAggregator(Summary{Type: q.Type}).openSection(&s, q.Sections()[1], sections[1]); err != nil {
 		return err
 	}
 	c := u.list.columns[0]

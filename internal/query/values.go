@@ -27,11 +27,13 @@ type valueColumn struct {
 	interval int64    // of the column of time, whose values are the numbers of intervals since the Unix epoch
 	shift    int64    // so many are added to these
 	values   []value  // by code; code 0 is the absent value
-	codes    []uint32 // the result of the last encode or translate
+	encoded  []uint32 // the result of the last encode or translate
+	codes    []uint32 // of it, those that are looked at
 
 	// Codes of values, in the one that suits the kind: that of single words is
 	// much the quicker.
 	texts   map[string]uint32
+	ipv4    map[uint32]uint32
 	numbers map[int64]uint32
 	ids     map[value]uint32
 }
@@ -44,6 +46,8 @@ func newValueColumn(t *event.Type, asked string) *valueColumn {
 		v.numbers = make(map[int64]uint32)
 	case event.KindID:
 		v.ids = make(map[value]uint32)
+	case event.KindIP:
+		v.ipv4, v.texts = make(map[uint32]uint32), make(map[string]uint32)
 	default:
 		v.texts = make(map[string]uint32)
 	}
@@ -55,6 +59,7 @@ func (c *valueColumn) reset() {
 	clear(c.values) // the texts are somebody's
 	c.values = c.values[:1]
 	clear(c.texts)
+	clear(c.ipv4)
 	clear(c.numbers)
 	clear(c.ids)
 }
@@ -68,6 +73,10 @@ func (c *valueColumn) code(v value) uint32 {
 		return codeIn(c, c.numbers, v.number, v)
 	case event.KindID:
 		return codeIn(c, c.ids, v, v)
+	case event.KindIP:
+		if len(v.text) == 4 {
+			return codeIn(c, c.ipv4, binary.BigEndian.Uint32([]byte(v.text)), v)
+		}
 	}
 	return codeIn(c, c.texts, v.text, v)
 }
@@ -82,6 +91,12 @@ func (c *valueColumn) find(text []byte, number int64) (code uint32, known bool) 
 		code, known = c.numbers[number]
 	case event.KindID:
 		code, known = c.ids[value{string(text), number}]
+	case event.KindIP:
+		if len(text) == 4 {
+			code, known = c.ipv4[binary.BigEndian.Uint32(text)]
+			break
+		}
+		fallthrough
 	default:
 		code, known = c.texts[string(text)]
 	}
@@ -106,7 +121,8 @@ func codeIn[K comparable](c *valueColumn, known map[K]uint32, key K, v value) ui
 
 // encode sets codes to those of the selected rows.
 func (c *valueColumn) encode(v *event.Vector, sel []int32) {
-	c.codes = c.codesOf(v, sel, c.codes[:0], c.code)
+	c.encoded = c.codesOf(v, sel, c.encoded[:0], c.code)
+	c.codes = c.encoded
 }
 
 // codesOf appends the codes of the selected rows, as code says them of values.
@@ -175,10 +191,11 @@ func codesOfTexts(v *event.Vector, sel []int32, codes []uint32, code func(value)
 // translate sets codes to those here of the values of another column, by
 // their codes there.
 func (c *valueColumn) translate(other *valueColumn) {
-	c.codes = append(c.codes[:0], 0)
+	c.encoded = append(c.encoded[:0], 0)
 	for _, v := range other.values[1:] {
-		c.codes = append(c.codes, c.code(v))
+		c.encoded = append(c.encoded, c.code(v))
 	}
+	c.codes = c.encoded
 }
 
 // show returns a value as it is written in JSON; nil for the absent one.

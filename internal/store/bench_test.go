@@ -18,6 +18,9 @@ import (
 var connectionType = event.MustType(event.Type{
 	Name: "connection", Collection: "connections", Summary: "Connections.",
 	Breakdown: "state", Top: []string{"command", "destination_ip"},
+	Life: &event.Life{
+		ID: "connection_id", Begins: event.Mark{Column: "state", Values: []string{"established"}}, Ends: event.Mark{Column: "state", Values: []string{"closed"}},
+	},
 	Columns: []event.Column{
 		{Name: "connection_id", Kind: event.KindID, Description: "."},
 		{Name: "state", Kind: event.KindString, Values: []string{"established", "failed", "closed"}, Description: "."},
@@ -201,5 +204,70 @@ func BenchmarkFilters1M(b *testing.B) {
 			}
 			b.ReportMetric(float64(count), "events")
 		})
+	}
+}
+
+// BenchmarkOpenHour asks about an hour that is not sealed yet, and has as many rows as it
+// can have: 91 of each 5 seconds, in 720 chunks.
+func BenchmarkOpenHour(b *testing.B) {
+	const chunks, rows = 720, 91
+	s := openBench(b)
+	batches := benchBatches(chunks * rows)
+	all := event.NewBatch(connectionType, 0)
+	for _, batch := range batches {
+		all.AppendRows(batch, nil)
+	}
+	step := time.Hour / (chunks * rows)
+	for chunk := range chunks {
+		some := event.NewBatch(connectionType, rows)
+		some.AppendRows(all, allRows((chunk + 1) * rows)[chunk*rows:])
+		for i := range some.Columns[event.Time].Ints {
+			some.Columns[event.Time].Ints[i] = begin.Add(time.Duration(chunk*rows+i) * step).UnixNano()
+		}
+		s.Append(some)
+		flush(b, s)
+	}
+	end := begin.Add(time.Hour)
+	hour, minute := query.Window{Since: begin, Until: end}, query.Window{Since: end.Add(-time.Minute), Until: end}
+	pid := query.Filters{{Column: "pid", Values: []string{"1017"}}}
+	types := []*event.Type{connectionType}
+	for _, ask := range []struct {
+		name string
+		do   func() error
+	}{
+		{"minute", summaryOf(s, query.Summary{Window: minute, GroupBy: []string{"command"}, Top: 10})},
+		{"hour", summaryOf(s, query.Summary{Window: hour, GroupBy: []string{"command"}, Top: 10})},
+		{"hourOfPid", summaryOf(s, query.Summary{Window: hour, Filters: pid, Top: 10})},
+		{"newest100", eventsOf(s, query.Events{Types: types, Limit: 100})},
+		{"newest100OfPid", eventsOf(s, query.Events{Types: types, Limit: 100, Filters: pid})},
+		{"allOfPid", eventsOf(s, query.Events{Types: types, Filters: pid})},
+		{"at", func() error {
+			_, err := s.At(context.Background(), query.At{Type: connectionType, Time: end, Limit: 100}, func(query.Open) error { return nil })
+			return err
+		}},
+	} {
+		b.Run(ask.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := ask.do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func summaryOf(s *Store, q query.Summary) func() error {
+	q.Type = connectionType
+	return func() error {
+		_, err := s.Summary(context.Background(), q)
+		return err
+	}
+}
+
+func eventsOf(s *Store, q query.Events) func() error {
+	return func() error {
+		_, err := s.Events(context.Background(), q, func(event.Row) error { return nil })
+		return err
 	}
 }

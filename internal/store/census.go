@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -122,20 +123,21 @@ type taker struct {
 	columns          []int
 	id, begins, ends int // columns
 
+	bits   int     // so many tell a row's slot
 	slots  []int32 // of a hash table of the rows with a beginning: the row and 1, or 0
 	begun  []int32 // these rows
 	over   []bool  // by row: the end is here as well
 	wanted []bool  // by row: the filters let it through
 	rest   []int32 // rows with an end whose beginning is not here
 	rows   []int32
-}
 
-// tableBits makes a hash table of twice as many slots as a block has events.
-const tableBits = 17
+	opened chunk        // the last one
+	events block.Memory // of the last block
+}
 
 func newTaker(c *census, matcher query.Matcher) *taker {
 	life := c.q.Type.Life
-	n := &taker{census: c, matcher: matcher, slots: make([]int32, 1<<tableBits)}
+	n := &taker{census: c, matcher: matcher, opened: chunk{reuse: true}}
 	n.id, n.begins, n.ends = c.q.Type.MustColumn(life.ID), c.q.Type.MustColumn(life.Begins.Column), c.q.Type.MustColumn(life.Ends.Column)
 	n.columns = append([]int{event.Time, n.id, n.begins, n.ends}, matcher.Columns()...)
 	return n
@@ -150,7 +152,7 @@ func (n *taker) block(stored storedBlock, in span) error {
 				return err
 			}
 		}
-		b, err = opened.ReadRange(n.columns, first, end)
+		b, err = opened.ReadRangeInto(&n.events, n.columns, first, end)
 		return err
 	})
 	if errors.Is(err, errDamaged) { // it is left out, and the coverage says so
@@ -163,11 +165,10 @@ func (n *taker) block(stored storedBlock, in span) error {
 }
 
 func (n *taker) chunk(value []byte, in span) error {
-	k, err := n.s.codec.open(value, n.s.schemas)
-	if err != nil {
+	if err := n.s.codec.openInto(&n.opened, value, n.s.schemas); err != nil {
 		return err
 	}
-	b, err := k.batch(n.q.Type, n.columns)
+	b, err := n.opened.batch(n.q.Type, n.columns)
 	if err == nil {
 		n.batch(b, in)
 	}
@@ -177,7 +178,7 @@ func (n *taker) chunk(value []byte, in span) error {
 // batch finds what begins or ends here and not both, and adds it to the census.
 func (n *taker) batch(b *event.Batch, in span) {
 	rows := b.Len()
-	for first := 0; first < rows; first += block.MaxRows { // what the table has room for
+	for first := 0; first < rows; first += block.MaxRows { // what a table is for
 		n.some(b, in, first, min(rows, first+block.MaxRows))
 	}
 }
@@ -185,7 +186,7 @@ func (n *taker) batch(b *event.Batch, in span) {
 func (n *taker) some(b *event.Batch, in span, first, end int) {
 	ids, times := &b.Columns[n.id], b.Columns[event.Time].Ints
 	begins, ends := marked(&b.Columns[n.begins], n.q.Type.Life.Begins), marked(&b.Columns[n.ends], n.q.Type.Life.Ends)
-	clear(n.slots)
+	n.clearSlots(end - first)
 	n.begun, n.rest = n.begun[:0], n.rest[:0]
 	n.over, n.wanted = sizedClear(n.over, b.Len()), sizedClear(n.wanted, b.Len())
 	for row := first; row < end; row++ {
@@ -246,16 +247,24 @@ func (c *census) things(ids *event.Vector) func(row int32) thing {
 	return func(row int32) thing { return thing{scopes[ids.Codes[row]-1], ids.Ints[row]} }
 }
 
+// clearSlots makes the table one of twice as many free slots as there are rows, or
+// more. Chunks can have few of them, and an hour hundreds of chunks.
+func (n *taker) clearSlots(rows int) {
+	n.bits = bits.Len(uint(2*rows - 1))
+	n.slots = slices.Grow(n.slots[:0], 1<<n.bits)[:1<<n.bits]
+	clear(n.slots)
+}
+
 // slot returns that of a row with the same id, or else a free one.
 func (n *taker) slot(ids *event.Vector, row int) int {
 	const golden = 0x9e3779b97f4a7c15 // spreads numbers that follow each other
-	at := int(uint64(ids.Ints[row]) * golden >> (64 - tableBits))
+	at := int(uint64(ids.Ints[row]) * golden >> (64 - n.bits))
 	for {
 		other := int(n.slots[at]) - 1
 		if other < 0 || ids.Ints[other] == ids.Ints[row] && ids.Codes[other] == ids.Codes[row] {
 			return at
 		}
-		at = (at + 1) & (1<<tableBits - 1)
+		at = (at + 1) & (len(n.slots) - 1)
 	}
 }
 

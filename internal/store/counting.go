@@ -11,6 +11,7 @@ import (
 
 	"github.com/srodi/ebpf-server/internal/event"
 	"github.com/srodi/ebpf-server/internal/query"
+	"github.com/srodi/ebpf-server/internal/store/block"
 )
 
 // counter takes what a counting finds: an aggregator, or what only looks whether
@@ -36,6 +37,7 @@ type counting struct {
 	workers  []*worker
 	long     []func(w *worker) error // tasks of a view that begin before the others
 	tasks    []func(w *worker) error
+	work     int // in all of them
 
 	mu      sync.Mutex // for what tasks leave
 	damaged []span     // of rollups that cannot be read
@@ -44,14 +46,29 @@ type counting struct {
 // worker is what a goroutine counts with.
 type worker struct {
 	counter counter
-	sel     []int32
+	*workerMemory
 }
 
-// viewTasks is how many tasks end a view. Events move between rows, blocks and
+// workerMemory is what workers use again, also for the next question.
+type workerMemory struct {
+	sel      []int32
+	events   block.Memory
+	sections sections
+	opened   chunk
+}
+
+// workerMemories are for all stores. What nobody asks for long the garbage collector takes.
+var workerMemories = sync.Pool{New: func() any { return new(workerMemory) }}
+
+// viewWork is how much work ends a view. Events move between rows, blocks and
 // rollups only within a day, so that each day can have a view of its own; and one
 // over a long window would keep the space of what is removed meanwhile from
-// being used again.
-const viewTasks = 64
+// being used again. But each takes its time to begin: the hours of a month's rollups are two.
+const (
+	viewWork   = 512
+	rowsWork   = 8 // of a block, a chunk or a batch
+	rollupWork = 1
+)
 
 func newCounting(ctx context.Context, q query.Summary, with func() (counter, error)) *counting {
 	return &counting{
@@ -67,13 +84,22 @@ func (c *counting) worker(i int) error {
 		if err != nil {
 			return err
 		}
-		c.workers = append(c.workers, &worker{counter: with})
+		c.workers = append(c.workers, &worker{with, workerMemories.Get().(*workerMemory)})
 	}
 	return nil
 }
 
+// forgetWorkers is for when all is counted.
+func (c *counting) forgetWorkers() {
+	for _, w := range c.workers {
+		workerMemories.Put(w.workerMemory)
+	}
+	c.workers = nil
+}
+
 // all counts all days of the window. There is one counter at least.
 func (c *counting) all(s *Store) error {
+	defer c.forgetWorkers()
 	if err := c.worker(0); err != nil {
 		return err
 	}
@@ -109,7 +135,7 @@ func (c *counting) some(v *view, days []int64) (left []int64, err error) {
 		return nil, nil
 	}
 	first := days
-	for ; len(days) > 0 && len(c.long)+len(c.tasks) < viewTasks; days = days[1:] {
+	for ; len(days) > 0 && c.work < viewWork; days = days[1:] {
 		if err := c.day(v, days[0]); err != nil {
 			return nil, err
 		}
@@ -221,8 +247,9 @@ func (c *counting) addRollups(v *view, day int64, in span) (edges []span, err er
 
 func (c *counting) addRollup(v *view, bucket *bbolt.Bucket, of segment) {
 	stored := readRollup(bucket, of.first, c.sections)
+	c.work += rollupWork
 	c.tasks = append(c.tasks, func(w *worker) error {
-		err := v.s.codec.addRollup(w.counter, stored)
+		err := v.s.codec.addRollup(w.counter, stored, &w.sections)
 		if errors.Is(err, errDamagedRollup) {
 			v.s.damageRollup(c.query.Type.Name, of, err)
 			c.mu.Lock()
@@ -244,6 +271,7 @@ func floor(n, unit int64) int64 {
 func (c *counting) addBlocks(v *view, day int64, in span) error {
 	return v.blocksOf(c.query.Type, day, in, c.wanted, func(b storedBlock) {
 		c.long = append(c.long, func(w *worker) error { return c.block(v.s, w, b, in) })
+		c.work += rowsWork
 	})
 }
 
@@ -251,11 +279,13 @@ func (c *counting) addBlocks(v *view, day int64, in span) error {
 func (c *counting) addRows(v *view, in span) error {
 	chunk := func(value []byte, failed func(error) error) {
 		c.tasks = append(c.tasks, func(w *worker) error { return failed(c.chunk(v.s, w, value, in)) })
+		c.work += rowsWork
 	}
 	return v.rowsIn(c.query.Type.Name, in, chunk, func(b *event.Batch) {
 		c.tasks = append(c.tasks, func(w *worker) error {
 			w.sel = c.matcher.Select(b, in.window(), w.sel[:0])
 			return w.counter.Add(b, w.sel)
 		})
+		c.work += rowsWork
 	})
 }

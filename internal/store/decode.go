@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 
 	"github.com/srodi/ebpf-server/internal/event"
 )
@@ -13,58 +14,92 @@ import (
 type chunk struct {
 	chunkHeader
 	schema  *schema
-	columns map[string]columnData
-}
+	body    []byte
+	columns [][]byte // of body, as in schema.Columns; nil: no event has a value
 
-type columnData struct {
-	kind event.Kind
-	data []byte
+	reuse   bool           // what batch returns lies where that of the chunk opened before did
+	events  event.Batch    // with reuse
+	vectors []event.Vector // with reuse, the memory of its columns
 }
 
 // open checks and decompresses a chunk. It keeps no reference to the value.
 func (c *codec) open(value []byte, all *schemas) (*chunk, error) {
+	k := new(chunk)
+	return k, c.openInto(k, value, all)
+}
+
+// openInto is open into the memory of another chunk, which is good no more.
+func (c *codec) openInto(k *chunk, value []byte, all *schemas) error {
 	h, err := readChunkHeader(value)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if sum := crc32.Checksum(value[5:], castagnoli); sum != binary.BigEndian.Uint32(value[1:]) {
-		return nil, fmt.Errorf("chunk is damaged: its checksum is %08x and should be %08x", sum, binary.BigEndian.Uint32(value[1:]))
+		return fmt.Errorf("chunk is damaged: its checksum is %08x and should be %08x", sum, binary.BigEndian.Uint32(value[1:]))
 	}
 	s, ok := all.byNumber[h.schemaNumber]
 	if !ok {
-		return nil, fmt.Errorf("chunk has schema %d, which is not in the file", h.schemaNumber)
+		return fmt.Errorf("chunk has schema %d, which is not in the file", h.schemaNumber)
 	}
-	body, err := c.decoder.DecodeAll(value[chunkHeaderSize:], nil)
+	body, err := c.decoder.DecodeAll(value[chunkHeaderSize:], k.body[:0])
 	if err != nil {
-		return nil, fmt.Errorf("decompress chunk: %w", err)
+		return fmt.Errorf("decompress chunk: %w", err)
 	}
-	k := &chunk{chunkHeader: h, schema: s, columns: make(map[string]columnData, len(s.Columns))}
-	return k, k.split(body)
+	k.chunkHeader, k.schema, k.body = h, s, body
+	return k.split()
 }
 
-// split finds the columns in a body.
-func (k *chunk) split(body []byte) error {
-	r := reader{data: body}
+// split finds the columns in the body.
+func (k *chunk) split() error {
+	k.columns = slices.Grow(k.columns[:0], len(k.schema.Columns))[:len(k.schema.Columns)]
+	clear(k.columns)
+	r := reader{data: k.body}
 	for len(r.data) > 0 && r.err == nil {
-		i := r.length(uint64(len(k.schema.Columns)))
+		i := r.length(uint64(len(k.columns)))
 		data := r.bytes()
-		if i >= len(k.schema.Columns) {
-			return fmt.Errorf("chunk has a column %d, and %s has %d", i, k.schema.Name, len(k.schema.Columns))
+		if i >= len(k.columns) {
+			return fmt.Errorf("chunk has a column %d, and %s has %d", i, k.schema.Name, len(k.columns))
 		}
-		c := k.schema.Columns[i]
-		k.columns[c.Name] = columnData{kindOf(c.Kind), data}
+		k.columns[i] = data
 	}
 	return r.err
+}
+
+// column returns the data of a column; nil if the chunk lacks it or has it as another kind.
+func (k *chunk) column(c event.Column) []byte {
+	at := slices.IndexFunc(k.schema.Columns, func(of schemaColumn) bool { return of.Name == c.Name })
+	if at < 0 || kindOf(k.schema.Columns[at].Kind) != c.Kind {
+		return nil
+	}
+	return k.columns[at]
 }
 
 // batch returns the events of a chunk with the columns that are asked for, as a
 // type declares them now, and time. The others are empty until fill.
 func (k *chunk) batch(t *event.Type, columns []int) (*event.Batch, error) {
-	b := &event.Batch{Type: t, Columns: make([]event.Vector, len(t.Columns))}
+	b := new(event.Batch)
+	if k.reuse {
+		b = &k.events
+	}
+	b.Type, b.Columns = t, slices.Grow(b.Columns[:0], len(t.Columns))[:len(t.Columns)]
+	clear(b.Columns)
 	if err := k.fill(b, []int{event.Time}); err != nil {
 		return nil, err
 	}
 	return b, k.fill(b, columns)
+}
+
+// vector returns a column without any value yet.
+func (k *chunk) vector(column int, kind event.Kind) event.Vector {
+	if !k.reuse {
+		return event.NewVector(kind, k.rows)
+	}
+	for len(k.vectors) <= column {
+		k.vectors = append(k.vectors, event.Vector{})
+	}
+	v := k.vectors[column].Reuse(kind, k.rows)
+	v.Clear()
+	return v
 }
 
 // fill decodes columns that the batch does not have yet. One that the chunk
@@ -75,25 +110,23 @@ func (k *chunk) fill(b *event.Batch, columns []int) error {
 		if v.Ints != nil || v.Codes != nil {
 			continue
 		}
-		column := k.columns[c.Name]
-		if column.kind != c.Kind {
-			column.data = nil
-		}
-		if len(column.data) == 0 && c.Kind != event.KindTime {
+		data := k.column(c)
+		if len(data) == 0 && c.Kind != event.KindTime {
 			*v = event.Absent(c.Kind, k.rows)
 			continue
 		}
-		r := reader{data: column.data}
+		*v = k.vector(i, c.Kind)
+		r := reader{data: data}
 		switch c.Kind {
 		case event.KindTime:
-			v.Ints = r.times(k.chunkHeader)
+			r.times(v.Ints, k.chunkHeader)
 		case event.KindInt:
-			r.ints(v, k.rows)
+			r.ints(v)
 		case event.KindString, event.KindIP:
-			r.texts(v, k.rows, c.Kind)
+			r.texts(v, c.Kind)
 		case event.KindID:
-			r.texts(v, k.rows, c.Kind)
-			r.numbers(v, k.rows)
+			r.texts(v, c.Kind)
+			r.numbers(v)
 		}
 		if r.err == nil && len(r.data) > 0 {
 			r.err = fmt.Errorf("%d bytes too many", len(r.data))
@@ -161,8 +194,7 @@ func (r *reader) bytes() []byte {
 	return taken
 }
 
-func (r *reader) times(h chunkHeader) []int64 {
-	times := make([]int64, h.rows)
+func (r *reader) times(times []int64, h chunkHeader) {
 	last := h.min
 	for i := range times {
 		step := r.uvarint()
@@ -176,12 +208,10 @@ func (r *reader) times(h chunkHeader) []int64 {
 	if r.err == nil && (times[0] != h.min || last != h.max) {
 		r.fail("times are not those of the chunk's header")
 	}
-	return times
 }
 
-func (r *reader) ints(v *event.Vector, rows int) {
-	v.Ints, v.Valid = make([]int64, rows), make([]bool, rows)
-	size := (rows + 7) / 8
+func (r *reader) ints(v *event.Vector) {
+	size := (len(v.Ints) + 7) / 8
 	if len(r.data) < size {
 		r.fail("data ends early")
 		return
@@ -189,7 +219,7 @@ func (r *reader) ints(v *event.Vector, rows int) {
 	bits := r.data[:size]
 	r.data = r.data[size:]
 	var last int64
-	for i := 0; i < rows && r.err == nil; i++ {
+	for i := 0; i < len(v.Ints) && r.err == nil; i++ {
 		if bits[i/8]&(1<<(i%8)) != 0 {
 			last += r.varint()
 			v.Ints[i], v.Valid[i] = last, true
@@ -197,9 +227,8 @@ func (r *reader) ints(v *event.Vector, rows int) {
 	}
 }
 
-func (r *reader) texts(v *event.Vector, rows int, kind event.Kind) {
-	v.Codes = make([]uint32, rows)
-	n := r.length(uint64(rows))
+func (r *reader) texts(v *event.Vector, kind event.Kind) {
+	n := r.length(uint64(len(v.Codes)))
 	v.Dict = make([]string, 0, n)
 	for len(v.Dict) < n && r.err == nil {
 		s := r.bytes()
@@ -208,15 +237,14 @@ func (r *reader) texts(v *event.Vector, rows int, kind event.Kind) {
 		}
 		v.Dict = append(v.Dict, string(s))
 	}
-	for i := 0; i < rows && r.err == nil; i++ {
+	for i := 0; i < len(v.Codes) && r.err == nil; i++ {
 		v.Codes[i] = uint32(r.length(uint64(n)))
 	}
 }
 
-func (r *reader) numbers(v *event.Vector, rows int) {
-	v.Ints = make([]int64, rows)
+func (r *reader) numbers(v *event.Vector) {
 	var last int64
-	for i := 0; i < rows && r.err == nil; i++ {
+	for i := 0; i < len(v.Ints) && r.err == nil; i++ {
 		if v.Codes[i] != 0 {
 			last += r.varint()
 			v.Ints[i] = last

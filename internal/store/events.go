@@ -49,11 +49,13 @@ type search struct {
 	columns   [][]int // of each type, that are asked for; time among them
 	window    query.Window
 	ascending bool
+	once      bool                     // nobody will ask for the same soon: blocks are not kept
 	hidden    bool                     // also what is too old to be shown, as far as it is still there
 	question  uint64                   // query.Events.Question
 	last      *query.Cursor            // the last event that was found, or nil
 	whole     map[blockID]*event.Batch // blocks that the last step did not finish
 	found     []found                  // by the last step
+	chunk     *chunk                   // one that nothing was found in, or nil
 }
 
 func (s *Store) newSearch(ctx context.Context, q query.Events) *search {

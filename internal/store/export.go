@@ -130,6 +130,7 @@ func (p *pieces) decode(in span) error {
 	q := p.q
 	q.Types, q.Window = []*event.Type{p.t}, in.window()
 	search := p.s.newSearch(p.ctx, q)
+	search.once = true
 	for more := true; more; {
 		events, err := search.step(block.MaxRows)
 		if err != nil {
@@ -142,7 +143,9 @@ func (p *pieces) decode(in span) error {
 		if len(events) == 0 {
 			break
 		}
-		if err := p.yield(query.Piece{Type: p.t, Rows: len(events), Batch: batchOf(p.t, events)}); err != nil {
+		batch := batchOf(p.t, events)
+		clear(events) // what they were in is as large as the batch
+		if err := p.yield(query.Piece{Type: p.t, Rows: len(events), Batch: batch}); err != nil {
 			return err
 		}
 	}
@@ -166,13 +169,13 @@ func batchOf(t *event.Type, events []found) *event.Batch {
 		next[b] = int32(all.Len())
 		all.AppendRows(b, rows[b])
 	}
-	if len(batches) == 1 {
-		return all
-	}
 	order := make([]int32, len(events))
 	for i, f := range events {
 		order[i] = next[f.Batch]
 		next[f.Batch]++
+	}
+	if slices.IsSorted(order) { // blocks mostly come one after the other
+		return all
 	}
 	sorted := event.NewBatch(t, len(events))
 	sorted.AppendRows(all, order)

@@ -98,3 +98,16 @@ func (s *Store) readBlock(b storedBlock, t *event.Type, do func(*block.Block) er
 	}
 	return err
 }
+
+// readOnce is readBlock for who goes through all blocks: what is kept for those that ask
+// for the same again stays.
+func (s *Store) readOnce(b storedBlock, t *event.Type, do func(*block.Block) error) error {
+	opened, err := s.openBlock(b, t)
+	if err != nil {
+		return err
+	}
+	if err = do(opened); err != nil && !errors.Is(err, errDamaged) {
+		err = s.damage(b, err)
+	}
+	return err
+}

@@ -111,9 +111,15 @@ func (m *merge) open(src *source) error {
 		return src.parts()
 	}
 	if !src.block {
-		err := m.load(src)
-		m.settle()
-		return err
+		if err := m.load(src); err != nil {
+			return err
+		}
+		if len(src.rows) == 0 {
+			heap.Pop(m)
+		} else {
+			heap.Fix(m, 0)
+		}
+		return nil
 	}
 	workers := processors()
 	m.ahead = max(m.ahead, workers)
@@ -129,7 +135,8 @@ func (m *merge) open(src *source) error {
 		whole = whole || src.id != nil
 	}
 	if found < m.want && !whole { // to wait for the slowest of a few takes longer than a block too many
-		m.ahead = max(m.ahead, min(4*m.ahead, maxTogether))
+		enough := len(blocks) * (m.want - found + found - 1) / max(found, 1)
+		m.ahead = max(m.ahead, min(4*m.ahead, maxTogether, enough))
 	}
 	m.settle()
 	return err

@@ -106,25 +106,31 @@ type rollupID struct {
 	segment
 }
 
+// sections are decompressed ones, in memory that is used again.
+type sections [][]byte
+
 // addRollup adds a stored rollup to what an aggregator has counted. If the
 // rollup is damaged, nothing was added.
-func (c *codec) addRollup(to counter, r storedRollup) error {
-	sections := make([][]byte, len(r.sections))
+func (c *codec) addRollup(to counter, r storedRollup, memory *sections) error {
+	for len(*memory) < len(r.sections) {
+		*memory = append(*memory, nil)
+	}
+	all := (*memory)[:len(r.sections)]
 	for i, compressed := range r.sections {
 		if len(compressed) == 0 { // it would decompress to nothing
 			return fmt.Errorf("%w: it lacks a section", errDamagedRollup)
 		}
 		var err error
-		if sections[i], err = c.decoder.DecodeAll(compressed, nil); err != nil {
+		if all[i], err = c.decoder.DecodeAll(compressed, all[i][:0]); err != nil {
 			return fmt.Errorf("%w: %w", errDamagedRollup, err)
 		}
 	}
-	return to.AddRollup(hourStart(r.hour), sections)
+	return to.AddRollup(hourStart(r.hour), all)
 }
 
 // addWhole adds all sections of a rollup to an aggregator made by NewRollup.
 func (c *codec) addWhole(to *query.Aggregator, t *event.Type, bucket *bbolt.Bucket, hour int64) error {
-	return c.addRollup(to, readRollup(bucket, hour, query.RollupSections(t)))
+	return c.addRollup(to, readRollup(bucket, hour, query.RollupSections(t)), new(sections))
 }
 
 // usable tells whether a rollup was made under the present declaration.

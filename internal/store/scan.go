@@ -12,7 +12,7 @@ import (
 func (c *counting) run() error {
 	workers := processors()
 	tasks := slices.Concat(c.long, c.tasks)
-	c.long, c.tasks = c.long[:0], c.tasks[:0]
+	c.long, c.tasks, c.work = c.long[:0], c.tasks[:0], 0
 	if err := c.worker(max(1, min(workers, len(tasks))) - 1); err != nil {
 		return err
 	}
@@ -25,11 +25,11 @@ func (c *counting) run() error {
 }
 
 func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
-	k, err := s.codec.open(value, s.schemas)
-	if err != nil {
+	w.opened.reuse = true
+	if err := s.codec.openInto(&w.opened, value, s.schemas); err != nil {
 		return err
 	}
-	b, err := k.batch(c.query.Type, append(c.matcher.Columns(), w.counter.Columns()...))
+	b, err := w.opened.batch(c.query.Type, append(c.matcher.Columns(), w.counter.Columns()...))
 	if err != nil {
 		return err
 	}
@@ -44,18 +44,22 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	var b *event.Batch
 	var rows []int32
 	err := s.readBlock(stored, c.query.Type, func(opened *block.Block) (err error) {
-		rows, err = findRows(opened, stored, in, filtersOf(c.matcher))
-		switch {
-		case err != nil || len(rows) == 0:
-		case isNarrow(rows, opened.Rows()):
+		rows, err = findRows(w.sel, opened, stored, in, filtersOf(c.matcher))
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		w.sel = rows
+		first, end := rows[0], rows[len(rows)-1]+1
+		if isNarrow(rows, opened.Rows()) {
 			b, err = opened.ReadRows(columns, rows)
-			rows = allRows(len(rows))
-		default:
-			first := rows[0]
-			b, err = opened.ReadRange(columns, int(first), int(rows[len(rows)-1])+1)
 			for i := range rows {
-				rows[i] -= first
+				rows[i] = int32(i)
 			}
+			return err
+		}
+		b, err = opened.ReadRangeInto(&w.events, columns, int(first), int(end))
+		for i := range rows {
+			rows[i] -= first
 		}
 		return err
 	})
@@ -68,9 +72,14 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 	return w.counter.Add(b, rows)
 }
 
-// isNarrow tells whether rows, in order, are in less than half of a block's pages.
+// isNarrow tells whether some rows, in order, are better read one by one than with
+// all rows of their pages: they are in less than half of a block's pages, and
+// do not follow each other for half a page.
 func isNarrow(rows []int32, of int) bool {
 	const pageRows = 4096 // about as many as pages have
+	if n := len(rows); n > pageRows/2 && int(rows[n-1]-rows[0]) == n-1 {
+		return false
+	}
 	pages, last := 0, int32(-1)
 	for _, row := range rows {
 		if page := row / pageRows; page != last {

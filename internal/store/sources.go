@@ -113,11 +113,15 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	t, matcher := search.types[typeIndex], search.matchers[typeIndex]
 	var whole *event.Batch
 	var rows []int32
-	err := m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+	read := m.view.s.readBlock
+	if search.once {
+		read = m.view.s.readOnce
+	}
+	err := read(b, t, func(opened *block.Block) (err error) {
 		if len(matcher.Filters()) == 0 && m.want >= opened.Rows()/2 { // most of it will be read
 			whole, err = opened.Read(search.columns[typeIndex])
 		} else {
-			rows, err = findRows(opened, b, in, filtersOf(matcher))
+			rows, err = findRows(nil, opened, b, in, filtersOf(matcher))
 		}
 		return err
 	})
@@ -132,7 +136,7 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 		slices.Reverse(rows)
 	}
 	return contents{rest: rows, build: func(rows []int32) (some *event.Batch, err error) {
-		err = m.view.s.readBlock(b, t, func(opened *block.Block) (err error) {
+		err = read(b, t, func(opened *block.Block) (err error) {
 			some, err = opened.ReadRows(search.columns[typeIndex], rows)
 			return err
 		})
@@ -143,8 +147,9 @@ func (m *merge) loadBlock(b storedBlock, typeIndex int, in span) (contents, erro
 	}}, nil
 }
 
-// findRows finds the events of a block in a time span that filters let through.
-func findRows(opened *block.Block, b storedBlock, in span, filters []block.Filter) ([]int32, error) {
+// findRows finds the events of a block in a time span that filters let through, in
+// the memory of into if it is large enough.
+func findRows(into []int32, opened *block.Block, b storedBlock, in span, filters []block.Filter) ([]int32, error) {
 	first, end := 0, opened.Rows()
 	if b.min < in.from || b.max >= in.until {
 		var err error
@@ -152,7 +157,7 @@ func findRows(opened *block.Block, b storedBlock, in span, filters []block.Filte
 			return nil, err
 		}
 	}
-	return opened.Find(first, end, filters)
+	return opened.Find(into, first, end, filters)
 }
 
 func filtersOf(m query.Matcher) []block.Filter {
@@ -165,15 +170,24 @@ func filtersOf(m query.Matcher) []block.Filter {
 
 // loadChunk decodes the other columns when the first row is built. Only rows
 // that match stay in memory: what is found in many chunks must not keep all of them.
+// A chunk in which none does leaves its memory to the next.
 func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error) {
-	t := m.search.types[typeIndex]
-	k, err := m.view.s.codec.open(value, m.view.s.schemas)
-	if err != nil {
+	t, k := m.search.types[typeIndex], m.search.chunk
+	if k == nil {
+		k = &chunk{reuse: true}
+	}
+	m.search.chunk = nil
+	if err := m.view.s.codec.openInto(k, value, m.view.s.schemas); err != nil {
 		return contents{}, err
 	}
 	batch, err := k.batch(t, m.search.matchers[typeIndex].Columns())
 	if err != nil {
 		return contents{}, err
+	}
+	rows := m.search.selected(typeIndex, batch, in)
+	if len(rows) == 0 {
+		m.search.chunk = k
+		return contents{}, nil
 	}
 	build := func(rows []int32) (*event.Batch, error) {
 		if err := k.fill(batch, m.search.columns[typeIndex]); err != nil {
@@ -183,7 +197,7 @@ func (m *merge) loadChunk(value []byte, typeIndex int, in span) (contents, error
 		some.AppendRows(m.search.shown(typeIndex, batch), rows)
 		return some, nil
 	}
-	return contents{rest: m.search.selected(typeIndex, batch, in), build: build}, nil
+	return contents{rest: rows, build: build}, nil
 }
 
 // selected returns the rows of a batch that match, in the order of the search.

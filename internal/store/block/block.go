@@ -131,20 +131,33 @@ func (b *Block) Read(columns []int) (*event.Batch, error) {
 // ReadRange returns the events from the position first on and before end, with
 // the columns that are asked for.
 func (b *Block) ReadRange(columns []int, first, end int) (*event.Batch, error) {
+	return b.ReadRangeInto(new(Memory), columns, first, end)
+}
+
+// Memory is what the columns of one batch after another lie in: to make new ones of
+// ten thousands of rows takes as long as to decode them. The zero Memory is ready.
+type Memory struct{ columns []event.Vector }
+
+// ReadRangeInto is ReadRange into memory that is used again: what it returned
+// before with this memory is good no more, but for the texts.
+func (b *Block) ReadRangeInto(m *Memory, columns []int, first, end int) (*event.Batch, error) {
 	if first < 0 || first > end || end > b.rows {
 		return nil, fmt.Errorf("read range of block: %d to %d are not within %d events", first, end, b.rows)
 	}
 	s := b.scratch()
 	defer scratches.Put(s)
 	s.keep = s.keep && end-first < b.rows // nobody has room for all
-	return b.read(columns, func(c *column) (event.Vector, error) { return c.readRange(b.rows, first, end, s) })
+	m.columns = grown(m.columns, len(b.columns))
+	return b.read(columns, func(i int) (event.Vector, error) {
+		return b.columns[i].readRange(b.rows, first, end, &m.columns[i], s)
+	})
 }
 
-func (b *Block) read(columns []int, read func(c *column) (event.Vector, error)) (*event.Batch, error) {
+func (b *Block) read(columns []int, read func(column int) (event.Vector, error)) (*event.Batch, error) {
 	batch := &event.Batch{Type: b.t, Columns: make([]event.Vector, len(b.t.Columns))}
 	for _, i := range columns {
 		if v := &batch.Columns[i]; v.Ints == nil && v.Codes == nil {
-			filled, err := read(&b.columns[i])
+			filled, err := read(i)
 			if err != nil {
 				return nil, fmt.Errorf("read column %s: %w", b.t.Columns[i].Name, err)
 			}
@@ -165,5 +178,5 @@ func (b *Block) ReadRows(columns []int, rows []int32) (*event.Batch, error) {
 	}
 	s := b.scratch()
 	defer scratches.Put(s)
-	return b.read(columns, func(c *column) (event.Vector, error) { return c.readRows(b.rows, rows, s) })
+	return b.read(columns, func(i int) (event.Vector, error) { return b.columns[i].readRows(b.rows, rows, s) })
 }

@@ -57,8 +57,9 @@ func fill[T any](s []T, value T) {
 	}
 }
 
-// readRange decodes the pages that rows from first on and before end are in.
-func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, error) {
+// readRange decodes the pages that rows from first on and before end are in, into
+// memory that may have been used before.
+func (c *column) readRange(rows, first, end int, memory *event.Vector, s *scratch) (event.Vector, error) {
 	before, behind := first, end // of these pages
 	present := 0                 // in all pages
 	err := c.eachPage(rows, func(p *page, begin int) error {
@@ -74,7 +75,7 @@ func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, erro
 	if err == nil && present == 0 {
 		return event.Absent(c.kind, end-first), nil
 	}
-	v := event.NewVector(c.kind, behind-before)
+	v := memory.Reuse(c.kind, behind-before)
 	ids := idParser{}
 	if err == nil {
 		err = c.eachPage(rows, func(p *page, begin int) error {
@@ -87,7 +88,11 @@ func (c *column) readRange(rows, first, end int, s *scratch) (event.Vector, erro
 	}
 	v = v.Slice(first-before, end-before)
 	v.Dict = ids.scopes
-	if err == nil && c.isText() {
+	switch {
+	case err != nil || !c.isText():
+	case 2*(end-first) < rows: // most texts are not in use
+		v.Dict, err = c.dict.used(c.kind, v.Codes, s)
+	default:
 		v.Dict, err = c.dict.all(c.kind)
 	}
 	return v, err
@@ -164,10 +169,11 @@ func (c *column) values(p *page, s *scratch) ([]byte, error) {
 	return values, err
 }
 
-// decode decodes a page into as many rows of an empty vector.
+// decode decodes a page into as many rows of a vector, whatever they hold.
 func (c *column) decode(v *event.Vector, p *page, ids *idParser, s *scratch) error {
 	present := p.rows - p.nulls
 	if present == 0 {
+		v.Clear()
 		return nil
 	}
 	valid := v.Valid

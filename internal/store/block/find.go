@@ -79,11 +79,11 @@ func (c *column) decodeTimes(p *page, n int, s *scratch, err *error) []int64 {
 // Find returns the positions of the events from first on and before end that
 // pass all filters, in order. It reads all of one column, the one that most
 // likely leaves few events, and of the others only what these have there. Derived
-// fields come last.
-func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error) {
+// fields come last. The memory of into, if it is enough, is used for the positions.
+func (b *Block) Find(into []int32, first, end int, filters []Filter) (rows []int32, err error) {
 	if i := slices.IndexFunc(filters, func(f Filter) bool { return f.Column() >= len(b.columns) }); i >= 0 {
 		rest := slices.Concat(filters[:i], filters[i+1:])
-		if rows, err = b.Find(first, end, rest); err != nil || len(rows) == 0 {
+		if rows, err = b.Find(into, first, end, rest); err != nil || len(rows) == 0 {
 			return nil, err
 		}
 		return b.derive(filters[i], rows)
@@ -92,7 +92,7 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 		return nil, fmt.Errorf("find in block: %d to %d are not within %d events", first, end, b.rows)
 	}
 	if len(filters) == 0 {
-		rows = make([]int32, end-first)
+		rows = sized(into, end-first)
 		for i := range rows {
 			rows[i] = int32(first + i)
 		}
@@ -116,7 +116,7 @@ func (b *Block) Find(first, end int, filters []Filter) (rows []int32, err error)
 	for i, f := range filters {
 		c := &b.columns[f.Column()]
 		if i == 0 {
-			rows, err = c.scan(f, b.rows, first, end, s)
+			rows, err = c.scan(into[:0], f, b.rows, first, end, s)
 		} else if len(rows) > 0 {
 			rows, err = c.keep(f, b.rows, rows, s)
 		}
@@ -145,8 +145,8 @@ func (b *Block) derive(f Filter, rows []int32) ([]int32, error) {
 }
 
 // scan looks at each row from first on and before end.
-func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
-	if rows, err = c.scanNamed(f, all, first, end, s); err != nil || !f.Not() {
+func (c *column) scan(into []int32, f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
+	if rows, err = c.scanNamed(into, f, all, first, end, s); err != nil || !f.Not() {
 		return rows, err
 	}
 	others := make([]int32, 0, end-first-len(rows))
@@ -160,8 +160,8 @@ func (c *column) scan(f Filter, all, first, end int, s *scratch) (rows []int32, 
 	return others, nil
 }
 
-// scanNamed finds the rows with the values that a filter names, wanted or not.
-func (c *column) scanNamed(f Filter, all, first, end int, s *scratch) (rows []int32, err error) {
+// scanNamed appends the rows with the values that a filter names, wanted or not.
+func (c *column) scanNamed(rows []int32, f Filter, all, first, end int, s *scratch) ([]int32, error) {
 	wanted, some, err := c.dict.wanted(c.kind, f)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func TestFind(t *testing.T) {
 				filters[i] = other{filters[i]}
 			}
 		}
-		got, err := opened.Find(first, end, filters)
+		got, err := opened.Find(nil, first, end, filters)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,10 +125,10 @@ func TestFind(t *testing.T) {
 	if found == 0 {
 		t.Error("nothing was to be found")
 	}
-	if got, err := opened.Find(0, rows, []block.Filter{one{column: event.PID, number: -5}}); err != nil || len(got) != 0 {
+	if got, err := opened.Find(nil, 0, rows, []block.Filter{one{column: event.PID, number: -5}}); err != nil || len(got) != 0 {
 		t.Errorf("a pid that is not there: %v, %v", got, err)
 	}
-	if _, err := opened.Find(0, rows+1, nil); err == nil {
+	if _, err := opened.Find(nil, 0, rows+1, nil); err == nil {
 		t.Error("rows beyond the end were found")
 	}
 }

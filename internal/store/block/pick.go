@@ -15,13 +15,20 @@ import (
 
 // readRows reads some rows, in ascending order.
 func (c *column) readRows(all int, rows []int32, s *scratch) (event.Vector, error) {
-	v := event.NewVector(c.kind, len(rows))
+	v := event.Absent(c.kind, len(rows)) // until a page has a value
 	ids := idParser{}
 	done := 0
 	err := c.eachPage(all, func(p *page, first int) error {
 		n, _ := slices.BinarySearch(rows[done:], int32(first+p.rows))
 		if n == 0 {
 			return nil
+		}
+		if p.nulls == p.rows {
+			done += n
+			return nil
+		}
+		if v.Absent() {
+			v = event.NewVector(c.kind, len(rows))
 		}
 		s.rows = sized(s.rows, n)
 		for i, row := range rows[done : done+n] {
@@ -32,7 +39,7 @@ func (c *column) readRows(all int, rows []int32, s *scratch) (event.Vector, erro
 		return c.pick(&part, p, &ids, s)
 	})
 	v.Dict = ids.scopes
-	if err == nil && c.isText() {
+	if err == nil && c.isText() && !v.Absent() {
 		v.Dict, err = c.dict.used(c.kind, v.Codes, s)
 	}
 	return v, err
