@@ -318,6 +318,7 @@ const (
 	connectionMapListeners             = "listeners"
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
+	connectionMapRings                 = "rings"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
@@ -352,6 +353,7 @@ const (
 	connectionVarHasExchange           = "has_exchange"
 	connectionVarHere                  = "here"
 	connectionVarIncludes              = "includes"
+	connectionVarLastRing              = "last_ring"
 	connectionVarOwnApi                = "own_api"
 	connectionVarReadsRegisters        = "reads_registers"
 	connectionVarRules                 = "rules"
@@ -447,6 +449,7 @@ type connectionMapSpecs struct {
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
+	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
@@ -465,6 +468,7 @@ type connectionVariableSpecs struct {
 	HasExchange           *ebpf.VariableSpec `ebpf:"has_exchange"`
 	Here                  *ebpf.VariableSpec `ebpf:"here"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
+	LastRing              *ebpf.VariableSpec `ebpf:"last_ring"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	ReadsRegisters        *ebpf.VariableSpec `ebpf:"reads_registers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
@@ -510,6 +514,7 @@ type connectionMaps struct {
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
+	Rings             *ebpf.Map `ebpf:"rings"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
@@ -532,6 +537,7 @@ func (m *connectionMaps) Close() error {
 		m.Listeners,
 		m.MoreConnections,
 		m.Names,
+		m.Rings,
 		m.ToldCgroups,
 		m.ToldProcesses,
 		m.UdpConnections,
@@ -551,6 +557,7 @@ type connectionVariables struct {
 	HasExchange           *ebpf.Variable `ebpf:"has_exchange"`
 	Here                  *ebpf.Variable `ebpf:"here"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
+	LastRing              *ebpf.Variable `ebpf:"last_ring"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	ReadsRegisters        *ebpf.Variable `ebpf:"reads_registers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
