@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
  * write into one wait for each other, and for the memory that the other has written.
  * "events" is the first of them, and says how many bytes all together have; the runtime
  * shares these out, and makes the others (internal/bpf/rings.go). 16 MiB hold some
- * 95,000 events of either kind.
+ * 95,000 dropped packets, or 110,000 events of connections.
  */
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

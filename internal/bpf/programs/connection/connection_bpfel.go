@@ -62,17 +62,9 @@ type connectionConnection struct {
 }
 
 type connectionConnectionEvent struct {
-	_          structs.HostLayout
-	TimeNs     uint64
-	DurationNs uint64
-	Traffic    struct {
-		_                structs.HostLayout
-		BytesSent        uint64
-		BytesReceived    uint64
-		MessagesSent     uint64
-		MessagesReceived uint64
-	}
-	Facts struct {
+	_      structs.HostLayout
+	TimeNs uint64
+	Facts  struct {
 		_      structs.HostLayout
 		Cookie uint64
 		Owner  struct {
@@ -103,12 +95,10 @@ type connectionConnectionEvent struct {
 		Attribution uint8
 		ResetBy     uint8
 	}
-	ReturnCode  int32
-	Retransmits uint32
-	RttUs       uint32
-	State       uint8
-	Known       uint8
-	_           [2]byte
+	ReturnCode int32
+	State      uint8
+	Known      uint8
+	_          [2]byte
 }
 
 type connectionDatagram struct {
@@ -120,6 +110,21 @@ type connectionDatagram struct {
 	}
 	Port uint16
 	_    [6]byte
+}
+
+type connectionEndEvent struct {
+	_           structs.HostLayout
+	Event       connectionConnectionEvent
+	DurationNs  uint64
+	Retransmits uint32
+	RttUs       uint32
+	Traffic     struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
 }
 
 type connectionFilterCgroup struct {
@@ -360,6 +365,7 @@ const (
 	connectionVarTellings              = "tellings"
 	connectionVarUdpIdleNs             = "udp_idle_ns"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
+	connectionVarUnusedEndEvent        = "unused_end_event"
 	connectionVarUnusedNamed           = "unused_named"
 	connectionVarWakeUpBytes           = "wake_up_bytes"
 )
@@ -475,6 +481,7 @@ type connectionVariableSpecs struct {
 	Tellings              *ebpf.VariableSpec `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.VariableSpec `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
+	UnusedEndEvent        *ebpf.VariableSpec `ebpf:"unused_end_event"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
@@ -564,6 +571,7 @@ type connectionVariables struct {
 	Tellings              *ebpf.Variable `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.Variable `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
+	UnusedEndEvent        *ebpf.Variable `ebpf:"unused_end_event"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }
