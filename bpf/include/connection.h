@@ -59,18 +59,26 @@ enum known {
 
 struct connection_event {
 	u64 time_ns; /* CLOCK_BOOTTIME */
-	u64 duration_ns;
-	struct traffic traffic;
 	struct facts facts;
 	s32 return_code;
-	u32 retransmits;
-	u32 rtt_us;
 	u8 state;
 	u8 known;
 };
 
-/* So that bpf2go finds the type. */
+/* An end tells more. All else is spared the bytes: they are written to memory that is
+ * not in the CPU's cache.
+ */
+struct end_event {
+	struct connection_event event;
+	u64 duration_ns;
+	u32 retransmits;
+	u32 rtt_us;
+	struct traffic traffic;
+};
+
+/* So that bpf2go finds the types. */
 const struct connection_event *unused_connection_event __attribute__((unused));
+const struct end_event *unused_end_event __attribute__((unused));
 
 /* This kernel lets a tp_btf program ask for a socket's cookie, and exchange
  * atomically (both 5.12 and later).
@@ -351,7 +359,7 @@ static __always_inline bool is_own_api(const struct endpoints *ends, u32 netns)
 }
 
 /* NULL: it is left out, or there is no room; both are counted. */
-static __always_inline struct connection_event *new_event(u8 state, const struct facts *f, u64 time_ns)
+static __always_inline void *new_event_of(u64 size, u8 state, const struct facts *f, u64 time_ns)
 {
 	struct subject subject = {.owner = &f->owner, .ends = &f->ends, .interface = f->owner.command, .known = RULES_OF_ENDS};
 	struct connection_event *e;
@@ -364,19 +372,33 @@ static __always_inline struct connection_event *new_event(u8 state, const struct
 		count(COUNTER_EXCLUDED);
 		return NULL;
 	}
-	e = reserve(sizeof(*e));
+	e = reserve(size);
 	if (!e)
 		return NULL;
 	e->time_ns = time_ns;
-	e->duration_ns = 0;
-	__builtin_memset(&e->traffic, 0, sizeof(e->traffic));
 	e->facts = *f;
 	if (!f->cookie)
 		e->facts.cookie = number_without_cookie();
 	e->return_code = 0;
-	e->retransmits = 0;
-	e->rtt_us = 0;
 	e->state = state;
 	e->known = 0;
+	return e;
+}
+
+static __always_inline struct connection_event *new_event(u8 state, const struct facts *f, u64 time_ns)
+{
+	return new_event_of(sizeof(struct connection_event), state, f, time_ns);
+}
+
+static __always_inline struct end_event *new_end(u8 state, const struct facts *f, u64 time_ns)
+{
+	struct end_event *e = new_event_of(sizeof(*e), state, f, time_ns);
+
+	if (!e)
+		return NULL;
+	e->duration_ns = 0;
+	e->retransmits = 0;
+	e->rtt_us = 0;
+	__builtin_memset(&e->traffic, 0, sizeof(e->traffic));
 	return e;
 }

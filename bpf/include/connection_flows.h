@@ -173,12 +173,12 @@ static __always_inline struct flow *flow_of(const struct sock *sk, const struct 
 
 static __always_inline void flow_closed(const struct flow *f)
 {
-	struct connection_event *e = new_event(STATE_CLOSED, &f->facts, f->last_ns);
+	struct end_event *e = new_end(STATE_CLOSED, &f->facts, f->last_ns);
 
 	if (!e)
 		return;
 	e->duration_ns = f->last_ns - f->first_ns;
 	e->traffic = f->traffic;
-	e->known = KNOWN_DURATION | KNOWN_BYTES | KNOWN_MESSAGES;
+	e->event.known = KNOWN_DURATION | KNOWN_BYTES | KNOWN_MESSAGES;
 	submit(e);
 }

@@ -111,13 +111,13 @@ static __always_inline void tell_listening(const struct connection *c)
 
 static __always_inline void tell_stopped(const struct connection *c)
 {
-	struct connection_event *e = new_event(STATE_STOPPED, &c->facts, bpf_ktime_get_boot_ns());
+	struct end_event *e = new_end(STATE_STOPPED, &c->facts, bpf_ktime_get_boot_ns());
 
 	if (!e)
 		return;
 	if (!c->late) {
-		e->duration_ns = e->time_ns - c->established_ns;
-		e->known = KNOWN_DURATION;
+		e->duration_ns = e->event.time_ns - c->established_ns;
+		e->event.known = KNOWN_DURATION;
 	}
 	submit(e);
 }

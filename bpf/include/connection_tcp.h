@@ -72,21 +72,21 @@ static __always_inline u64 payload_sent(const struct tcp_sock *tp, const struct 
  */
 static __always_inline void tcp_closed(const struct sock *sk, const struct tcp_sock *tp, const struct connection *c, int oldstate)
 {
-	struct connection_event *e = new_event(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
+	struct end_event *e = new_end(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
 	u64 done;
 
 	if (!e)
 		return;
 	done = has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
-	e->duration_ns = e->time_ns - c->established_ns;
+	e->duration_ns = e->event.time_ns - c->established_ns;
 	e->traffic.bytes_sent = payload_sent(tp, c, oldstate);
 	e->traffic.bytes_received = tp->bytes_received;
 	if (e->traffic.bytes_received >= done)
 		e->traffic.bytes_received -= done;
 	e->retransmits = tp->total_retrans;
 	e->rtt_us = tp->srtt_us >> 3;
-	e->return_code = -sk->sk_err;
-	e->known = KNOWN_CODE | KNOWN_BYTES | KNOWN_TCP | (c->late ? 0 : KNOWN_DURATION);
+	e->event.return_code = -sk->sk_err;
+	e->event.known = KNOWN_CODE | KNOWN_BYTES | KNOWN_TCP | (c->late ? 0 : KNOWN_DURATION);
 	submit(e);
 }
 

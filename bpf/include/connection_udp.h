@@ -16,14 +16,14 @@ static __always_inline void udp_established(struct udp_connection *c)
 
 static __always_inline void udp_closed(const struct udp_connection *c)
 {
-	struct connection_event *e = new_event(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
+	struct end_event *e = new_end(STATE_CLOSED, &c->facts, bpf_ktime_get_boot_ns());
 
 	if (!e)
 		return;
-	e->duration_ns = e->time_ns - c->established_ns;
+	e->duration_ns = e->event.time_ns - c->established_ns;
 	e->traffic = c->traffic;
 	if (c->facts.attribution != ATTRIBUTION_EXISTING)
-		e->known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES | KNOWN_MESSAGES : 0);
+		e->event.known = KNOWN_DURATION | (counts_udp_bytes ? KNOWN_BYTES | KNOWN_MESSAGES : 0);
 	submit(e);
 }
 

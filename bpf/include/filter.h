@@ -32,8 +32,11 @@ struct rule {
 	u64 interface[2];
 };
 
-/* The first are those of exclude, then come those of include. */
-const volatile struct rule rules[MAX_RULES] = {};
+/* The first are those of exclude, then come those of include. (In a section of their
+ * own, so that constants that are always read lie close together: a memory page that is
+ * not in the CPU's tables costs as much as a call.)
+ */
+const volatile struct rule rules[MAX_RULES] SEC(".rodata.rules") = {};
 const volatile u32 excludes = 0;
 const volatile u32 includes = 0;
 

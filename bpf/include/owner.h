@@ -20,7 +20,7 @@ struct filter_cgroup {
 	u64 level;
 };
 
-const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] = {};
+const volatile struct filter_cgroup filter_cgroups[MAX_CGROUPS] SEC(".rodata.rules") = {};
 const volatile u32 filter_cgroups_len = 0;
 
 struct cgroup___5_10 {

@@ -123,7 +123,7 @@ static __always_inline struct tally *tally_of(const struct packet *p)
 
 static __always_inline bool tell(const struct packet *p, u64 now)
 {
-	struct packet_drop_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	struct packet_drop_event *e = room_for(sizeof(*e));
 
 	if (!e)
 		return false;

@@ -22,7 +22,7 @@ type Options struct {
 	Include []Rule         // if there are any, events that none of these means are left out
 	OwnAPI  netip.AddrPort // connections to it are left out; zero: they are not
 	UDPIdle time.Duration  // a UDP flow without a datagram for so long is closed; 0: what the eBPF object says
-	// RingBuffer is the size of the ring buffer in bytes, a power of two and whole
+	// RingBuffer is the size of all rings together in bytes, a power of two and whole
 	// pages; zero: that of the eBPF object.
 	RingBuffer uint32
 }
@@ -81,8 +81,7 @@ func (o Options) set(spec *ebpf.CollectionSpec) error {
 	if o.RingBuffer > 0 {
 		spec.Maps["events"].MaxEntries = o.RingBuffer
 	}
-	const fills = 4 // of a quarter: what comes until the reader runs has the rest
-	if err := setVariable(spec, "wake_up_bytes", uint64(spec.Maps["events"].MaxEntries/fills)); err != nil {
+	if err := shareOut(spec); err != nil {
 		return err
 	}
 	var k kernelRules

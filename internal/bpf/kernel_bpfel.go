@@ -39,9 +39,11 @@ const (
 	kernelMapCounters      = "counters"
 	kernelMapEvents        = "events"
 	kernelMapNames         = "names"
+	kernelMapRings         = "rings"
 	kernelMapToldCgroups   = "told_cgroups"
 	kernelMapToldProcesses = "told_processes"
 	kernelVarHere          = "here"
+	kernelVarLastRing      = "last_ring"
 	kernelVarUnusedNamed   = "unused_named"
 	kernelVarWakeUpBytes   = "wake_up_bytes"
 )
@@ -97,6 +99,7 @@ type kernelMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Names         *ebpf.MapSpec `ebpf:"names"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
 	ToldCgroups   *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses *ebpf.MapSpec `ebpf:"told_processes"`
 }
@@ -106,6 +109,7 @@ type kernelMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
 	Here        *ebpf.VariableSpec `ebpf:"here"`
+	LastRing    *ebpf.VariableSpec `ebpf:"last_ring"`
 	UnusedNamed *ebpf.VariableSpec `ebpf:"unused_named"`
 	WakeUpBytes *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
@@ -133,6 +137,7 @@ type kernelMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Names         *ebpf.Map `ebpf:"names"`
+	Rings         *ebpf.Map `ebpf:"rings"`
 	ToldCgroups   *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses *ebpf.Map `ebpf:"told_processes"`
 }
@@ -142,6 +147,7 @@ func (m *kernelMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Names,
+		m.Rings,
 		m.ToldCgroups,
 		m.ToldProcesses,
 	)
@@ -152,6 +158,7 @@ func (m *kernelMaps) Close() error {
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
 	Here        *ebpf.Variable `ebpf:"here"`
+	LastRing    *ebpf.Variable `ebpf:"last_ring"`
 	UnusedNamed *ebpf.Variable `ebpf:"unused_named"`
 	WakeUpBytes *ebpf.Variable `ebpf:"wake_up_bytes"`
 }

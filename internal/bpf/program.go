@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/srodi/ebpf-server/internal/event"
@@ -41,8 +40,7 @@ type Program struct {
 	hooks      []*Hook
 	features   map[string]bool // found by Monitor.Features
 	collection *ebpf.Collection
-	reader     *ringbuf.Reader
-	waiter     *waiter
+	rings      *rings
 	decoder    Decoder
 	host       *Host
 	options    Options
@@ -51,9 +49,10 @@ type Program struct {
 
 	events       atomic.Int64 // handed to the sink, by their weight
 	decodeFailed atomic.Int64
-	reported     counters  // what the sink was told; only the reading goroutine and, after it, Stop
-	counted      time.Time // when that was read
-	swept        time.Time // when maps were swept
+	reported     counters    // what the sink was told; only the reading goroutine and, after it, Stop
+	counted      time.Time   // when that was read
+	swept        time.Time   // when maps were swept
+	stopping     atomic.Bool // the reading goroutine ends when nobody waits for it
 	done         chan struct{}
 
 	attached sync.Mutex // guards the hooks' links, which sweeps use while Stop closes them
@@ -124,11 +123,8 @@ func (p *Program) load() error {
 	for _, hook := range p.hooks {
 		hook.program = p.collection.Programs[hook.Name]
 	}
-	if p.reader, err = ringbuf.NewReader(p.collection.Maps["events"]); err != nil {
-		return fmt.Errorf("open ring buffer: %w", err)
-	}
-	if p.waiter, err = newWaiter(p.collection.Maps["events"]); err != nil {
-		return fmt.Errorf("wait for ring buffer: %w", err)
+	if p.rings, err = openRings(p.collection); err != nil {
+		return fmt.Errorf("open rings: %w", err)
 	}
 	p.decoder = p.Monitor.NewDecoder(p.host)
 	return nil
@@ -230,21 +226,20 @@ func (p *Program) iterate(names iter.Seq[string]) error {
 	return nil
 }
 
-// read runs until the reader is closed.
+// read runs until the monitor is stopped.
 func (p *Program) read() {
 	defer close(p.done)
-	var record ringbuf.Record
 	batch := p.newBatch(256)
-	p.reader.SetDeadline(time.Now()) // it never waits
+	asked := p.asked() // who waits for what is read from now on
 	for {
-		err := p.reader.ReadInto(&record)
-		if err == nil {
-			p.decode(record.RawSample, batch)
+		record, err := p.rings.next()
+		if record != nil {
+			p.decode(record, batch)
 			if batch.Len() < batchRows {
 				continue
 			}
 		} else {
-			p.collect(errors.Is(err, ringbuf.ErrFlushed), batch)
+			p.collect(len(asked) > 0, batch)
 		}
 		batch = p.hand(batch)
 		// Also while there is no end of events: losses belong to the time in
@@ -255,22 +250,26 @@ func (p *Program) read() {
 		if time.Since(p.swept) >= sweepEvery {
 			p.sweep()
 		}
-		if err == nil {
+		if record != nil {
 			continue
 		}
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
+			p.log.Error("read rings", "error", err)
+			time.Sleep(readEvery)
+			if !p.stopping.Load() {
+				continue // who asked waits for the next try
+			}
+		case len(asked) > 0:
+			p.count()
+			answer(asked)
+		default:
 			p.host.Clock.Follow()
 			p.host.Names.follow()
-			p.waiter.wait(readEvery)
-		case errors.Is(err, ringbuf.ErrFlushed):
-			p.count()
-			p.drained()
-		case errors.Is(err, ringbuf.ErrClosed):
+			p.rings.waiter.wait(readEvery, p.isAsked)
+		}
+		if asked = p.asked(); len(asked) == 0 && p.stopping.Load() {
 			return
-		default:
-			p.log.Error("read ring buffer", "error", err)
-			time.Sleep(readEvery)
 		}
 	}
 }
@@ -341,17 +340,14 @@ func (p *Program) count() {
 	p.mu.Unlock()
 }
 
-// Drain returns when all events that were in the ring buffer, or in maps (see
-// Collector), before the call are with the sink, or when the context ends.
+// Drain returns when all events that were in the rings, or in maps (see Collector),
+// before the call are with the sink, or when the context ends.
 func (p *Program) Drain(ctx context.Context) error {
 	drained := make(chan struct{})
 	p.mu.Lock()
 	p.draining = append(p.draining, drained)
 	p.mu.Unlock()
-	if err := p.reader.Flush(); err != nil {
-		return fmt.Errorf("drain %s: %w", p.Monitor.Type.Name, err)
-	}
-	p.waiter.wake()
+	p.rings.waiter.wake()
 	select {
 	case <-drained:
 		return nil
@@ -362,23 +358,34 @@ func (p *Program) Drain(ctx context.Context) error {
 	}
 }
 
-func (p *Program) drained() {
+// isAsked reports whether the reader is not to wait: somebody drains, or it is to end.
+func (p *Program) isAsked() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, waiting := range p.draining {
+	return len(p.draining) > 0 || p.stopping.Load()
+}
+
+// asked takes over those who wait for what is in the rings now.
+func (p *Program) asked() []chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	asked := p.draining
+	p.draining = nil
+	return asked
+}
+
+func answer(asked []chan struct{}) {
+	for _, waiting := range asked {
 		close(waiting)
 	}
-	p.draining = nil
 }
 
 // Stop detaches the monitor, hands over what is left and frees everything.
 func (p *Program) Stop(ctx context.Context) error {
 	p.detach()
 	err := p.Drain(ctx)
-	if closing := p.reader.Close(); closing != nil {
-		err = errors.Join(err, fmt.Errorf("close ring buffer: %w", closing))
-	}
-	p.waiter.close()
+	p.stopping.Store(true)
+	p.rings.waiter.wake()
 	<-p.done
 	p.count()
 	p.free()
@@ -398,11 +405,8 @@ func (p *Program) detach() {
 
 func (p *Program) free() {
 	p.detach()
-	if p.reader != nil {
-		_ = p.reader.Close() // a second time after Stop, or before anything was read
-	}
-	if p.waiter != nil {
-		p.waiter.close()
+	if p.rings != nil {
+		p.rings.close()
 	}
 	if p.collection != nil {
 		p.collection.Close()

@@ -9,25 +9,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiter waits for a ring buffer in the poller of Go's runtime. ringbuf.Reader
-// would wait in a system call of its own, which keeps one of the few processors of
-// the runtime until that takes it away, and looks for such all the time: during a
-// flood that was a seventh of the program's CPU time.
+// waiter waits for rings in the poller of Go's runtime. ringbuf.Reader would wait in
+// a system call of its own, which keeps one of the few processors of the runtime until
+// that takes it away, and looks for such all the time: during a flood that was a
+// seventh of the program's CPU time.
 type waiter struct {
 	file *os.File
 	conn syscall.RawConn
 }
 
-func newWaiter(ringBuffer *ebpf.Map) (*waiter, error) {
-	fd, err := unix.FcntlInt(uintptr(ringBuffer.FD()), unix.F_DUPFD_CLOEXEC, 0)
+// newWaiter makes one file of all rings, by an epoll of their own that nobody waits
+// in: the runtime's poller takes that as it takes any other.
+func newWaiter(rings []*ebpf.Map) (*waiter, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
+	}
+	for _, ring := range rings {
+		if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, ring.FD(), &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
 	}
 	if err := unix.SetNonblock(fd, true); err != nil { // else os.File does not poll it
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), "ring buffer")
+	file := os.NewFile(uintptr(fd), "rings")
 	conn, err := file.SyscallConn()
 	if err == nil {
 		err = file.SetReadDeadline(time.Time{}) // fails if it cannot be polled: wait would not wait
@@ -40,15 +48,15 @@ func newWaiter(ringBuffer *ebpf.Map) (*waiter, error) {
 }
 
 // wait returns when the kernel says that there is much to read, when the time is
-// over, or after wake or close.
-func (w *waiter) wait(atMost time.Duration) {
+// over, after wake or close, or at once if it is not to wait.
+func (w *waiter) wait(atMost time.Duration, not func() bool) {
 	if w.file.SetReadDeadline(time.Now().Add(atMost)) != nil {
 		return // closed
 	}
-	asked := false
+	waited := false
 	_ = w.conn.Read(func(uintptr) bool { // any error means that it waits no longer
-		defer func() { asked = true }()
-		return asked
+		defer func() { waited = true }()
+		return waited || not() // who changes that wakes it then, which ends the time that was set above
 	})
 }
 

@@ -1,7 +1,6 @@
 package programs_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
 	packetdrop "github.com/srodi/ebpf-server/internal/bpf/programs/packet_drop"
-	"github.com/srodi/ebpf-server/internal/event"
 )
 
 // refused is what a connect to a port where nobody listens makes: one event.
@@ -240,59 +238,6 @@ func TestRulesThatCannotBe(t *testing.T) {
 			t.Errorf("error is %v, want one with %q", err, name)
 		}
 	}
-}
-
-// slowSink takes its time, like a store whose disk hangs.
-type slowSink struct {
-	*bpftest.Recorder
-	release chan struct{}
-}
-
-func (s slowSink) Append(b *event.Batch) {
-	<-s.release
-	s.Recorder.Append(b)
-}
-
-// A flood on a small ring buffer while the reader stands still: what was seen is
-// what was handed over and what was lost, to the last event.
-func TestFloodIsAccountedFor(t *testing.T) {
-	bpftest.RequireRoot(t)
-	host, err := bpf.NewHost(slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sink := slowSink{bpftest.NewRecorder(), make(chan struct{})}
-	small := bpf.Options{Exclude: []bpf.Rule{{Ports: [][2]uint16{{7102, 7102}}}}, RingBuffer: 8192}
-	program, err := bpf.Start(connection.Monitor, host, small, sink, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns := bpftest.NewNetNS(t, "account")
-	const n = 3000
-	for range 10 {
-		var addresses []string
-		for range n / 10 {
-			addresses = append(addresses, "127.0.0.1:7101", "127.0.0.1:7102")
-		}
-		refused(t, ns, addresses...)
-		time.Sleep(10 * time.Millisecond)
-	}
-	close(sink.release)
-	if err := program.Drain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := program.Stop(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	s := program.Status()
-	lost := s.Lost[bpf.LostRingBufferFull]
-	if got := int64(len(sink.Recorded(ns))); lost == 0 || got == 0 || got > s.Events || sink.LostEvents()[bpf.LostRingBufferFull] != lost {
-		t.Errorf("%d events recorded, status %+v, the sink was told of %v", got, s, sink.LostEvents())
-	}
-	if s.Filtered[bpf.FilteredExcluded] < n || s.Events+lost < n {
-		t.Errorf("of %d to be recorded and as many to be left out: %+v", n, s)
-	}
-	sink.Account(t, s)
 }
 
 // As many rules as there is room for, of all conditions, pass the verifier.

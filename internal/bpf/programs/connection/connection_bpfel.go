@@ -62,17 +62,9 @@ type connectionConnection struct {
 }
 
 type connectionConnectionEvent struct {
-	_          structs.HostLayout
-	TimeNs     uint64
-	DurationNs uint64
-	Traffic    struct {
-		_                structs.HostLayout
-		BytesSent        uint64
-		BytesReceived    uint64
-		MessagesSent     uint64
-		MessagesReceived uint64
-	}
-	Facts struct {
+	_      structs.HostLayout
+	TimeNs uint64
+	Facts  struct {
 		_      structs.HostLayout
 		Cookie uint64
 		Owner  struct {
@@ -103,12 +95,10 @@ type connectionConnectionEvent struct {
 		Attribution uint8
 		ResetBy     uint8
 	}
-	ReturnCode  int32
-	Retransmits uint32
-	RttUs       uint32
-	State       uint8
-	Known       uint8
-	_           [2]byte
+	ReturnCode int32
+	State      uint8
+	Known      uint8
+	_          [2]byte
 }
 
 type connectionDatagram struct {
@@ -120,6 +110,21 @@ type connectionDatagram struct {
 	}
 	Port uint16
 	_    [6]byte
+}
+
+type connectionEndEvent struct {
+	_           structs.HostLayout
+	Event       connectionConnectionEvent
+	DurationNs  uint64
+	Retransmits uint32
+	RttUs       uint32
+	Traffic     struct {
+		_                structs.HostLayout
+		BytesSent        uint64
+		BytesReceived    uint64
+		MessagesSent     uint64
+		MessagesReceived uint64
+	}
 }
 
 type connectionFilterCgroup struct {
@@ -318,6 +323,7 @@ const (
 	connectionMapListeners             = "listeners"
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
+	connectionMapRings                 = "rings"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
@@ -352,12 +358,14 @@ const (
 	connectionVarHasExchange           = "has_exchange"
 	connectionVarHere                  = "here"
 	connectionVarIncludes              = "includes"
+	connectionVarLastRing              = "last_ring"
 	connectionVarOwnApi                = "own_api"
 	connectionVarReadsRegisters        = "reads_registers"
 	connectionVarRules                 = "rules"
 	connectionVarTellings              = "tellings"
 	connectionVarUdpIdleNs             = "udp_idle_ns"
 	connectionVarUnusedConnectionEvent = "unused_connection_event"
+	connectionVarUnusedEndEvent        = "unused_end_event"
 	connectionVarUnusedNamed           = "unused_named"
 	connectionVarWakeUpBytes           = "wake_up_bytes"
 )
@@ -447,6 +455,7 @@ type connectionMapSpecs struct {
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
+	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
@@ -465,12 +474,14 @@ type connectionVariableSpecs struct {
 	HasExchange           *ebpf.VariableSpec `ebpf:"has_exchange"`
 	Here                  *ebpf.VariableSpec `ebpf:"here"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
+	LastRing              *ebpf.VariableSpec `ebpf:"last_ring"`
 	OwnApi                *ebpf.VariableSpec `ebpf:"own_api"`
 	ReadsRegisters        *ebpf.VariableSpec `ebpf:"reads_registers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
 	Tellings              *ebpf.VariableSpec `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.VariableSpec `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.VariableSpec `ebpf:"unused_connection_event"`
+	UnusedEndEvent        *ebpf.VariableSpec `ebpf:"unused_end_event"`
 	UnusedNamed           *ebpf.VariableSpec `ebpf:"unused_named"`
 	WakeUpBytes           *ebpf.VariableSpec `ebpf:"wake_up_bytes"`
 }
@@ -510,6 +521,7 @@ type connectionMaps struct {
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
+	Rings             *ebpf.Map `ebpf:"rings"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
@@ -532,6 +544,7 @@ func (m *connectionMaps) Close() error {
 		m.Listeners,
 		m.MoreConnections,
 		m.Names,
+		m.Rings,
 		m.ToldCgroups,
 		m.ToldProcesses,
 		m.UdpConnections,
@@ -551,12 +564,14 @@ type connectionVariables struct {
 	HasExchange           *ebpf.Variable `ebpf:"has_exchange"`
 	Here                  *ebpf.Variable `ebpf:"here"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
+	LastRing              *ebpf.Variable `ebpf:"last_ring"`
 	OwnApi                *ebpf.Variable `ebpf:"own_api"`
 	ReadsRegisters        *ebpf.Variable `ebpf:"reads_registers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
 	Tellings              *ebpf.Variable `ebpf:"tellings"`
 	UdpIdleNs             *ebpf.Variable `ebpf:"udp_idle_ns"`
 	UnusedConnectionEvent *ebpf.Variable `ebpf:"unused_connection_event"`
+	UnusedEndEvent        *ebpf.Variable `ebpf:"unused_end_event"`
 	UnusedNamed           *ebpf.Variable `ebpf:"unused_named"`
 	WakeUpBytes           *ebpf.Variable `ebpf:"wake_up_bytes"`
 }

@@ -25,6 +25,8 @@ const (
 	knownBytes
 	knownTCP
 	knownMessages
+
+	knownOfEnd = knownDuration | knownBytes | knownTCP | knownMessages // see struct end_event
 )
 
 // attemptShift is where the attempt stands in the number of a connection id:
@@ -56,6 +58,10 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	if int(e.State) >= len(states) || int(e.Facts.Direction) >= len(directions) || int(e.Facts.Attribution) >= len(attributions) || int(e.Facts.ResetBy) >= len(resetters) {
 		return fmt.Errorf("record with state %d, direction %d, attribution %d, reset by %d", e.State, e.Facts.Direction, e.Facts.Attribution, e.Facts.ResetBy)
 	}
+	ends := e.Known&knownOfEnd != 0
+	if ends && len(record) < int(unsafe.Sizeof(connectionEndEvent{})) {
+		return fmt.Errorf("record of an end of %d bytes is too short", len(record))
+	}
 	b.Append(d.host.Clock.Wall(e.TimeNs))
 	d.owner(e, b)
 	b.SetInt(event.NetNS, int64(e.Facts.Netns))
@@ -85,24 +91,31 @@ func (d *decoder) Decode(record []byte, b *event.Batch) error {
 	if e.Facts.ResetBy != 0 {
 		b.SetString(columns.resetBy, resetters[e.Facts.ResetBy])
 	}
-	if e.Known&knownDuration != 0 {
+	if ends {
+		end((*connectionEndEvent)(unsafe.Pointer(e)), b)
+	}
+	return nil
+}
+
+// end sets what only an end tells.
+func end(e *connectionEndEvent, b *event.Batch) {
+	if e.Event.Known&knownDuration != 0 {
 		b.SetInt(columns.duration, int64(e.DurationNs))
 	}
-	if e.Known&knownBytes != 0 {
+	if e.Event.Known&knownBytes != 0 {
 		b.SetInt(columns.sent, int64(e.Traffic.BytesSent))
 		b.SetInt(columns.received, int64(e.Traffic.BytesReceived))
 	}
-	if e.Known&knownMessages != 0 {
+	if e.Event.Known&knownMessages != 0 {
 		b.SetInt(columns.messagesSent, int64(e.Traffic.MessagesSent))
 		b.SetInt(columns.messagesReceived, int64(e.Traffic.MessagesReceived))
 	}
-	if e.Known&knownTCP != 0 {
+	if e.Event.Known&knownTCP != 0 {
 		b.SetInt(columns.retransmits, int64(e.Retransmits))
 		if e.RttUs != 0 { // 0: it was never measured
 			b.SetInt(columns.rtt, int64(e.RttUs))
 		}
 	}
-	return nil
 }
 
 func (d *decoder) owner(e *connectionConnectionEvent, b *event.Batch) {

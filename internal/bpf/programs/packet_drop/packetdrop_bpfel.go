@@ -198,6 +198,7 @@ const (
 	packetDropMapLastTold              = "last_told"
 	packetDropMapMoreConnections       = "more_connections"
 	packetDropMapNames                 = "names"
+	packetDropMapRings                 = "rings"
 	packetDropMapToldCgroups           = "told_cgroups"
 	packetDropMapToldProcesses         = "told_processes"
 	packetDropMapUdpConnections        = "udp_connections"
@@ -213,6 +214,7 @@ const (
 	packetDropVarHere                  = "here"
 	packetDropVarIncludes              = "includes"
 	packetDropVarKinds                 = "kinds"
+	packetDropVarLastRing              = "last_ring"
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarOldData               = "old_data"
 	packetDropVarOldSequence           = "old_sequence"
@@ -287,6 +289,7 @@ type packetDropMapSpecs struct {
 	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
+	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
@@ -307,6 +310,7 @@ type packetDropVariableSpecs struct {
 	Here                  *ebpf.VariableSpec `ebpf:"here"`
 	Includes              *ebpf.VariableSpec `ebpf:"includes"`
 	Kinds                 *ebpf.VariableSpec `ebpf:"kinds"`
+	LastRing              *ebpf.VariableSpec `ebpf:"last_ring"`
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	OldData               *ebpf.VariableSpec `ebpf:"old_data"`
 	OldSequence           *ebpf.VariableSpec `ebpf:"old_sequence"`
@@ -352,6 +356,7 @@ type packetDropMaps struct {
 	LastTold          *ebpf.Map `ebpf:"last_told"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
+	Rings             *ebpf.Map `ebpf:"rings"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
@@ -369,6 +374,7 @@ func (m *packetDropMaps) Close() error {
 		m.LastTold,
 		m.MoreConnections,
 		m.Names,
+		m.Rings,
 		m.ToldCgroups,
 		m.ToldProcesses,
 		m.UdpConnections,
@@ -390,6 +396,7 @@ type packetDropVariables struct {
 	Here                  *ebpf.Variable `ebpf:"here"`
 	Includes              *ebpf.Variable `ebpf:"includes"`
 	Kinds                 *ebpf.Variable `ebpf:"kinds"`
+	LastRing              *ebpf.Variable `ebpf:"last_ring"`
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	OldData               *ebpf.Variable `ebpf:"old_data"`
 	OldSequence           *ebpf.Variable `ebpf:"old_sequence"`
