@@ -63,17 +63,20 @@ func NewVector(kind Kind, rows int) (v Vector) {
 
 // Reuse returns a column of so many rows of any content, in the vector's memory
 // if there is enough, which it keeps for the next. The column is good until then.
-func (v *Vector) Reuse(kind Kind, rows int) Vector {
+func (v *Vector) Reuse(kind Kind, rows int) (column Vector) {
 	if kind.hasInts() {
 		v.Ints = slices.Grow(v.Ints[:0], rows)[:rows]
+		column.Ints = v.Ints[:rows:rows]
 	}
 	if kind.hasValid() {
 		v.Valid = slices.Grow(v.Valid[:0], rows)[:rows]
+		column.Valid = v.Valid[:rows:rows]
 	}
 	if kind.hasCodes() {
 		v.Codes = slices.Grow(v.Codes[:0], rows)[:rows]
+		column.Codes = v.Codes[:rows:rows]
 	}
-	return v.Slice(0, rows)
+	return column
 }
 
 // Clear makes all values absent. The memory must be the vector's own.

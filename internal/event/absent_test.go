@@ -115,3 +115,27 @@ func TestPrepareAhead(t *testing.T) {
 		}
 	}
 }
+
+// Memory is for columns of any kind, one after the other.
+func TestReuse(t *testing.T) {
+	var memory event.Vector
+	for i, kind := range []event.Kind{event.KindString, event.KindInt, event.KindID, event.KindTime, event.KindIP, event.KindInt} {
+		rows := []int{3, 100, 7, 200, 50, 1}[i]
+		v, fresh := memory.Reuse(kind, rows), event.NewVector(kind, rows)
+		if len(v.Ints) != len(fresh.Ints) || len(v.Valid) != len(fresh.Valid) || len(v.Codes) != len(fresh.Codes) || v.Absent() {
+			t.Errorf("%d rows of kind %v: %d ints, %d valid, %d codes", rows, kind, len(v.Ints), len(v.Valid), len(v.Codes))
+		}
+		for k := range v.Ints {
+			v.Ints[k] = 7
+		}
+		for k := range v.Codes {
+			v.Codes[k] = 7
+		}
+		v.Clear()
+		for _, n := range v.Ints {
+			if n != 0 {
+				t.Fatal("a value is left")
+			}
+		}
+	}
+}

@@ -39,6 +39,7 @@ func (s *Store) flush(mode flushMode) error {
 	}
 	began := time.Now()
 	encoded := s.encodePart(p)
+	s.noteWritten(encoded, now)
 	err = s.write(p, encoded, r, now)
 	for _, ready := range encoded.sealed {
 		s.forget(ready)
@@ -59,15 +60,22 @@ func (s *Store) flush(mode flushMode) error {
 	if s.lastError != nil {
 		s.log.Info("events are written to the file again", "failed_since", s.errorSince)
 	}
-	for _, c := range encoded.chunks {
-		s.written[hourOfType{c.typeName, c.hour}] = now
-	}
-	for _, ready := range encoded.sealed {
-		s.sealedAt[hourOfType{ready.typeName, dayOf(ready.hour)}] = now
-	}
 	wakeUp(s.filled)
 	s.run, s.lastFlush, s.lastError, s.errorSince = r, now, nil, time.Time{}
 	return nil
+}
+
+// noteWritten notes what is about to be written, before it is in the file: there, maintain
+// would take an hour for one to which nothing came for a while.
+func (s *Store) noteWritten(e encodedPart, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range e.chunks {
+		s.written[hourOfType{c.typeName, c.hour}] = now
+	}
+	for _, ready := range e.sealed {
+		s.sealedAt[hourOfType{ready.typeName, dayOf(ready.hour)}] = now
+	}
 }
 
 // take returns the part to write now and the record of the run that goes with
