@@ -114,11 +114,7 @@ func (m *merge) open(src *source) error {
 		if err := m.load(src); err != nil {
 			return err
 		}
-		if len(src.rows) == 0 {
-			heap.Pop(m)
-		} else {
-			heap.Fix(m, 0)
-		}
+		m.settleFirst()
 		return nil
 	}
 	workers := processors()
@@ -158,6 +154,15 @@ func (m *merge) reach() int {
 func (m *merge) settle() {
 	m.sources = slices.DeleteFunc(m.sources, func(src *source) bool { return src.isOpen() && len(src.rows) == 0 })
 	heap.Init(m)
+}
+
+// settleFirst puts the first source, whose rows have changed, in its place.
+func (m *merge) settleFirst() {
+	if len(m.sources[0].rows) == 0 {
+		heap.Pop(m)
+	} else {
+		heap.Fix(m, 0)
+	}
 }
 
 // nextBlocks returns the next blocks that are not loaded; the first source is one.
@@ -237,11 +242,7 @@ func (m *merge) advance(src *source) error {
 	if err := m.prepare(src); err != nil {
 		return err
 	}
-	if len(src.rows) == 0 {
-		heap.Pop(m)
-	} else {
-		heap.Fix(m, 0)
-	}
+	m.settleFirst()
 	return nil
 }
 
