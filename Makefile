@@ -72,7 +72,7 @@ test-kernels: ## Run the capture tests on stock kernels in qemu, docs/kernels.md
 	@internal/tools/kernels/run $(KERNELS)
 
 test-unit: build ## Start the systemd unit on Debian in qemu, and see that it works
-	@.ci/packages $(KERNEL_PACKAGES)
+	@.ci/packages $(KERNEL_PACKAGES) $(if $(filter arm64,$(shell go env GOARCH)),$(ARM64_PACKAGES))
 	@internal/tools/kernels/unit
 
 check: lint deadcode check-generated ## All that CI checks beside the tests: format, lint, dead code, generated files

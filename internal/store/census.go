@@ -152,7 +152,7 @@ func (n *taker) block(stored storedBlock, in span) error {
 				return err
 			}
 		}
-		b, err = opened.ReadRangeInto(&n.events, n.columns, first, end)
+		b, err = opened.ReadRange(&n.events, n.columns, first, end)
 		return err
 	})
 	if errors.Is(err, errDamaged) { // it is left out, and the coverage says so

@@ -58,7 +58,7 @@ type workerMemory struct {
 }
 
 // workerMemories are for all stores. What nobody asks for long the garbage collector takes.
-var workerMemories = sync.Pool{New: func() any { return new(workerMemory) }}
+var workerMemories = sync.Pool{New: func() any { return &workerMemory{opened: chunk{reuse: true}} }}
 
 // viewWork is how much work ends a view. Events move between rows, blocks and
 // rollups only within a day, so that each day can have a view of its own; and one

@@ -25,7 +25,6 @@ func (c *counting) run() error {
 }
 
 func (c *counting) chunk(s *Store, w *worker, value []byte, in span) error {
-	w.opened.reuse = true
 	if err := s.codec.openInto(&w.opened, value, s.schemas); err != nil {
 		return err
 	}
@@ -57,7 +56,7 @@ func (c *counting) block(s *Store, w *worker, stored storedBlock, in span) error
 			}
 			return err
 		}
-		b, err = opened.ReadRangeInto(&w.events, columns, int(first), int(end))
+		b, err = opened.ReadRange(&w.events, columns, int(first), int(end))
 		for i := range rows {
 			rows[i] -= first
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,6 +71,39 @@ func randomEvents(r *rand.Rand, n int, over time.Duration) (batches []*event.Bat
 		batches = append(batches, flows, drops)
 	}
 	return batches
+}
+
+// An hour of the past to which a flush has just brought events is not sealed, however soon
+// somebody looks after the flush is in the file.
+func TestSealingWaitsForLateEvents(t *testing.T) {
+	c := newClock()
+	var s *Store
+	var once sync.Once // closing flushes too
+	sealed := make(chan error, 1)
+	s = openTest(t, Options{Path: testPath(t), now: c.now, Flushed: func(time.Duration, error) {
+		once.Do(func() {
+			go func() { sealed <- s.seal(context.Background(), false, nil) }()
+			for deadline := time.Now().Add(time.Second); len(sealed) == 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond) // one that finds work waits for this flush
+			}
+		})
+	}})
+	c.set(begin.Add(5 * time.Hour))
+	s.Append(flow(begin, 1))
+	flush(t, s)
+	if err := <-sealed; err != nil {
+		t.Fatal(err)
+	}
+	if hours := hoursOf(t, s, flowType.Name); len(hours) != 1 {
+		t.Errorf("hours with rows: %v", hours)
+	}
+	c.set(begin.Add(6 * time.Hour))
+	if err := s.seal(context.Background(), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if hours := hoursOf(t, s, flowType.Name); len(hours) != 0 {
+		t.Errorf("hours with rows after a while: %v", hours)
+	}
 }
 
 // An hour with more different values than are counted has its blocks and no rollup: what is

@@ -125,22 +125,17 @@ func (b *Block) Rows() int { return b.rows }
 // Read returns all events with the columns that are asked for; the others are
 // empty. A column that the block lacks is absent in all events.
 func (b *Block) Read(columns []int) (*event.Batch, error) {
-	return b.ReadRange(columns, 0, b.rows)
-}
-
-// ReadRange returns the events from the position first on and before end, with
-// the columns that are asked for.
-func (b *Block) ReadRange(columns []int, first, end int) (*event.Batch, error) {
-	return b.ReadRangeInto(new(Memory), columns, first, end)
+	return b.ReadRange(new(Memory), columns, 0, b.rows)
 }
 
 // Memory is what the columns of one batch after another lie in: to make new ones of
 // ten thousands of rows takes as long as to decode them. The zero Memory is ready.
 type Memory struct{ columns []event.Vector }
 
-// ReadRangeInto is ReadRange into memory that is used again: what it returned
-// before with this memory is good no more, but for the texts.
-func (b *Block) ReadRangeInto(m *Memory, columns []int, first, end int) (*event.Batch, error) {
+// ReadRange returns the events from the position first on and before end, with
+// the columns that are asked for. What it returned before with this memory is good
+// no more, but for the texts.
+func (b *Block) ReadRange(m *Memory, columns []int, first, end int) (*event.Batch, error) {
 	if first < 0 || first > end || end > b.rows {
 		return nil, fmt.Errorf("read range of block: %d to %d are not within %d events", first, end, b.rows)
 	}

@@ -46,7 +46,7 @@ func TestKeep(t *testing.T) {
 		}
 		sameTexts(t, "rows", texts(picked), texts(expected))
 		end = min(end, first+r.IntN(6000)) // some with a whole page
-		between, err := kept.ReadRangeInto(&memory, all, first, end)
+		between, err := kept.ReadRange(&memory, all, first, end)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,14 +75,14 @@ func TestKeep(t *testing.T) {
 		t.Errorf("reading all kept %d bytes more", got-size)
 	}
 	for _, span := range [][2]int{{-1, 5}, {5, 4}, {0, rows + 1}} {
-		if _, err := kept.ReadRange(all, span[0], span[1]); err == nil {
+		if _, err := kept.ReadRange(&memory, all, span[0], span[1]); err == nil {
 			t.Errorf("range %d to %d was read", span[0], span[1])
 		}
 	}
 }
 
 // Memory that other events lay in is not seen in those that lack values for whole pages.
-func TestReadRangeInto(t *testing.T) {
+func TestReadRange(t *testing.T) {
 	const rows, some = 20_000, 6_000
 	full := newHost(12).batch(rows)
 	sparse := event.NewBatch(connectionType, rows)
@@ -99,7 +99,7 @@ func TestReadRangeInto(t *testing.T) {
 	opened := []*block.Block{open(t, encode(t, full), connectionType), open(t, encode(t, sparse), connectionType)}
 	var memory block.Memory
 	for _, of := range []int{0, 1, 0, 1} {
-		got, err := opened[of].ReadRangeInto(&memory, all, 100, rows)
+		got, err := opened[of].ReadRange(&memory, all, 100, rows)
 		if err != nil {
 			t.Fatal(err)
 		}
