@@ -246,7 +246,11 @@ func (a *Aggregator) addPiece(b *event.Batch, sums [][]int64, sel []int32) {
 
 // addTo adds the selected rows to the groups that they belong to.
 func (a *Aggregator) addTo(l *groupList, at []uint32, b *event.Batch, sel []int32) {
-	a.tally(l, at)
+	if l == a.total {
+		a.tallyTotal(len(at))
+	} else {
+		a.tally(l, at)
+	}
 	if l.spread != nil {
 		for column := range a.numbers {
 			l.spread.add(column, &a.numbers[column], at)
@@ -323,67 +327,4 @@ func (l *groupList) key(g int) groupKey {
 		return groupKey{uint32(g)}
 	}
 	return l.keys[g]
-}
-
-// gatherAddends collects what is added up, once for all lists: many events have
-// nothing of it. Which ones cannot be predicted, so there is no branch on it.
-func (a *Aggregator) gatherAddends(columns [][]int64, sel []int32) {
-	a.summed, a.addends = a.summed[:0], a.addends[:0]
-	if len(columns) == 0 {
-		return
-	}
-	a.summed = slices.Grow(a.summed, len(sel))[:len(sel)]
-	a.addends = slices.Grow(a.addends, len(sel)*len(columns))[:len(sel)*len(columns)]
-	n := 0 // how many there are; what stands behind is written over
-	for i, row := range sel {
-		some := int64(0)
-		addends := a.addends[n*len(columns):][:len(columns)]
-		for s, ints := range columns {
-			addends[s] = ints[row]
-			some |= ints[row]
-		}
-		a.summed[n] = int32(i)
-		any := 0
-		if some != 0 {
-			any = 1
-		}
-		n += any
-	}
-	a.summed, a.addends = a.summed[:n], a.addends[:n*len(columns)]
-}
-
-// gatherWeights is for types with a weight. An event without it is one, as those
-// are that were recorded before there was such a column.
-func (a *Aggregator) gatherWeights(v *event.Vector, sel []int32) {
-	a.weights = slices.Grow(a.weights[:0], len(sel))[:len(sel)]
-	for i, row := range sel {
-		a.weights[i] = max(1, v.Ints[row])
-	}
-}
-
-// tally counts the selected rows and adds up their numbers.
-func (a *Aggregator) tally(l *groupList, at []uint32) {
-	c := &l.cells
-	c.widen(len(a.breakdown.values))
-	width := uint32(c.width)
-	codes := a.breakdown.codes[:len(at)]
-	if a.weight < 0 {
-		for i, g := range at {
-			c.count[g]++
-			c.counts[g*width+codes[i]]++
-		}
-	} else {
-		for i, g := range at {
-			c.count[g] += a.weights[i]
-			c.counts[g*width+codes[i]] += a.weights[i]
-		}
-	}
-	n := len(a.sums)
-	for k, i := range a.summed {
-		first := int(at[i]) * n
-		sums := c.sums[first : first+n]
-		for s, addend := range a.addends[k*n : k*n+n] {
-			sums[s] += addend
-		}
-	}
 }
