@@ -41,7 +41,7 @@ func BenchmarkMemory(b *testing.B) {
 		var samples []memory
 		var stormed []int
 		for i := range memorySamples {
-			made := storm(b, n/memorySamples)
+			made := stormOf(b, "storm", n/memorySamples)
 			stormed = append(stormed, made.pid)
 			samples = append(samples, s.memory())
 			b.Logf("%d connections, %.0f/s: %+v, lost %v", (i+1)*(n/memorySamples), made.speed, samples[i], s.lostByPlace())

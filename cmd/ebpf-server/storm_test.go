@@ -28,25 +28,18 @@ const (
 	pairConnections = 50_000
 )
 
-// BenchmarkStorm makes short connections, 100 bytes out and 50 back, as fast as
-// two threads can (testdata/traffic/storm.go): in turn without the monitor and
-// with it, of which it reports the median ratio; then more of them, of which each
-// must be there with its four events; and again, while the kernel measures the
-// eBPF programs, which itself costs time.
+// BenchmarkStorm makes short connections, 100 bytes out and 50 back: in turn without
+// the monitor and with it, of which it reports the median ratio, once as programs in
+// Go make them, which leave the processors idle for a third of the time, and once so
+// that both are busy and as little as can be is spent on each connection
+// (testdata/traffic/storm.go): there the monitor weighs most. Then more of these, of
+// which each must be there with its four events; and again, while the kernel measures
+// the eBPF programs, which itself costs time.
 func BenchmarkStorm(b *testing.B) {
 	bpftest.RequireRoot(b)
 	for b.Loop() {
-		var ratios []float64
-		for range pairs {
-			without := storm(b, pairConnections)
-			s := startDefault(b)
-			with := storm(b, pairConnections)
-			s.stop()
-			b.Logf("%.0f connections/s without the monitor, %.0f with it", without.speed, with.speed)
-			ratios = append(ratios, with.speed/without.speed)
-		}
-		slices.Sort(ratios)
-		b.ReportMetric(ratios[len(ratios)/2], "on/off")
+		b.ReportMetric(onOff(b, "programs"), "on/off-programs")
+		b.ReportMetric(onOff(b, "storm"), "on/off")
 		s := startDefault(b)
 		made, cpu := s.storm(b)
 		s.stop()
@@ -54,6 +47,21 @@ func BenchmarkStorm(b *testing.B) {
 		b.ReportMetric(cpu, "CPU-s/Mevent")
 		measureHooks(b)
 	}
+}
+
+func onOff(b *testing.B, role string) float64 {
+	b.Helper()
+	var ratios []float64
+	for range pairs {
+		without := stormOf(b, role, pairConnections)
+		s := startDefault(b)
+		with := stormOf(b, role, pairConnections)
+		s.stop()
+		b.Logf("%s: %.0f connections/s without the monitor, %.0f with it", role, without.speed, with.speed)
+		ratios = append(ratios, with.speed/without.speed)
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2]
 }
 
 func startDefault(b *testing.B) *server {
@@ -68,15 +76,15 @@ type stormed struct {
 	speed float64
 }
 
-// storm makes n connections. After a while only: what ran before is gone then, and
+// stormOf makes n connections in a role of testdata/traffic. After a while only: what ran before is gone then, and
 // run times are not sampled, as they are in the monitor's first second.
-func storm(b testing.TB, n int) stormed {
+func stormOf(b testing.TB, role string, n int) stormed {
 	b.Helper()
 	time.Sleep(2 * time.Second)
-	command := inOwnNetNS("storm", n)
+	command := inOwnNetNS(role, n)
 	out, err := command.Output()
 	if err != nil {
-		b.Fatalf("storm: %v", err)
+		b.Fatalf("%s: %v", role, err)
 	}
 	ns, err := strconv.ParseInt(string(bytes.TrimSpace(out)), 10, 64)
 	if err != nil {
@@ -103,7 +111,7 @@ func (s *server) storm(b *testing.B) (made stormed, cpu float64) {
 	pid := s.command.Process.Pid
 	before, _ := s.storedEvents()
 	began, used := time.Now(), cpuSeconds(b, pid)
-	made = storm(b, stormConnections)
+	made = stormOf(b, "storm", stormConnections)
 	stored := s.waitForFile(b, before+4*stormConnections)
 	cpu = (cpuSeconds(b, pid) - used) / float64(stored-before) * 1e6
 	s.hasAllOf(b, stormConnections, began, made.pid)

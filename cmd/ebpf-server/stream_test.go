@@ -229,7 +229,7 @@ func TestStreamInFlood(t *testing.T) {
 		}
 	}()
 	began := time.Now()
-	made := storm(t, n)
+	made := stormOf(t, "storm", n)
 	s.hasAllOf(t, n, began, made.pid)
 	stored, _ := s.storedEvents()
 	end <- stored

@@ -2,6 +2,7 @@
 //
 //	traffic server ADDRESS N   accepts N connections, on each takes 100 bytes and gives 50
 //	traffic client ADDRESS N   makes them, WORKERS at a time
+//	traffic programs N         does both, in one process, as programs in Go do
 //	traffic storm N            does both, on two threads, as fast as it goes
 //	traffic hold N             holds N connections open until its input ends
 package main
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 
 func main() {
 	if len(os.Args) < 3 {
-		fail(fmt.Errorf("usage: traffic server|client ADDRESS N, traffic storm|hold N"))
+		fail(fmt.Errorf("usage: traffic server|client ADDRESS N, traffic programs|storm|hold N"))
 	}
 	n, err := strconv.Atoi(os.Args[len(os.Args)-1])
 	if err != nil {
@@ -34,8 +36,10 @@ func main() {
 		err = serve(os.Args[2], n)
 	case "client":
 		err = connect(os.Args[2], n)
+	case "programs":
+		err = timed(n, programs)
 	case "storm":
-		err = storm(n)
+		err = timed(n, storm)
 	case "hold":
 		err = hold(n)
 	default:
@@ -44,6 +48,16 @@ func main() {
 	if err != nil {
 		fail(err)
 	}
+}
+
+// timed prints how long it takes to make n connections, in nanoseconds.
+func timed(n int, do func(n int) error) error {
+	began := time.Now()
+	if err := do(n); err != nil {
+		return err
+	}
+	fmt.Println(time.Since(began).Nanoseconds())
+	return nil
 }
 
 func fail(err error) {
