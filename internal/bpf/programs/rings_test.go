@@ -19,10 +19,19 @@ import (
 // slowSink takes its time, like a store whose disk hangs.
 type slowSink struct {
 	*bpftest.Recorder
+	held    chan struct{} // it has got something
 	release chan struct{}
 }
 
+func newSlowSink() slowSink {
+	return slowSink{bpftest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
+}
+
 func (s slowSink) Append(b *event.Batch) {
+	select {
+	case s.held <- struct{}{}:
+	default:
+	}
 	<-s.release
 	s.Recorder.Append(b)
 }
@@ -42,7 +51,7 @@ func floodIsAccountedFor(t *testing.T, size uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink := slowSink{bpftest.NewRecorder(), make(chan struct{})}
+	sink := newSlowSink()
 	small := bpf.Options{Exclude: []bpf.Rule{{Ports: [][2]uint16{{7102, 7102}}}}, RingBuffer: size}
 	program, err := bpf.Start(connection.Monitor, host, small, sink, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -126,7 +135,7 @@ func TestOrderOfCPUs(t *testing.T) {
 func TestRoomForOneCPU(t *testing.T) {
 	bpftest.RequireRoot(t)
 	const size, n = 256 << 10, 2000
-	sink := slowSink{bpftest.NewRecorder(), make(chan struct{})}
+	sink := newSlowSink()
 	program, err := bpf.Start(connection.Monitor, bpftest.NewHost(t), bpf.Options{RingBuffer: size}, sink, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +143,8 @@ func TestRoomForOneCPU(t *testing.T) {
 	ns := bpftest.NewNetNS(t, "room")
 	ns.Do(t, func() {
 		onCPU(t, 0)
+		unix.Close(udpSocket(t))
+		<-sink.held // so that nothing is read any more
 		for range n {
 			unix.Close(udpSocket(t))
 		}
