@@ -140,6 +140,8 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
 	struct connect_call call;
 
+	if (was_tcp_caller() && !ctx->ret)
+		return 0;
 	if (connect_ends(&call) && !is_undecided(ctx->ret))
 		connect_returned(&call, ctx->ret);
 	return 0;

@@ -205,6 +205,47 @@ static __always_inline bool is_in_connect(void)
 	return reads_registers ? read_call(&call) : !!noted_call();
 }
 
+/* The threads whose connect() has begun a TCP connection, by their task: of one that
+ * then succeeds, inet_sock_set_state has told all, and its return need not find out by
+ * the descriptor what was connected. Threads that share a slot take it from each other,
+ * which costs time, not truth; who has it leaves it when that connect() returns.
+ */
+#define CALLERS_BITS 10
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << CALLERS_BITS);
+	__type(key, u32);
+	__type(value, u64);
+} tcp_callers SEC(".maps");
+
+static __always_inline u64 *slot_of_caller(u64 task)
+{
+	u32 i = task * GOLDEN_RATIO >> (64 - CALLERS_BITS);
+
+	return bpf_map_lookup_elem(&tcp_callers, &i);
+}
+
+static __always_inline void note_tcp_caller(void)
+{
+	u64 task = bpf_get_current_task();
+	u64 *slot = reads_registers && is_in_connect() ? slot_of_caller(task) : NULL;
+
+	if (slot)
+		*slot = task;
+}
+
+static __always_inline bool was_tcp_caller(void)
+{
+	u64 task = bpf_get_current_task();
+	u64 *slot = reads_registers ? slot_of_caller(task) : NULL;
+
+	if (!slot || *slot != task)
+		return false;
+	*slot = 0;
+	return true;
+}
+
 static __always_inline bool connect_ends(struct connect_call *call)
 {
 	struct connect_call *noted;

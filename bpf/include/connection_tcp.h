@@ -157,6 +157,7 @@ static __always_inline void on_connect(u64 key, struct sock *sk, const struct tc
 		owner_is_current(&c.facts.owner);
 	}
 	remember(key, &c, BPF_ANY);
+	note_tcp_caller();
 }
 
 /* The ends, the local port among them, are there from now on. */

@@ -324,6 +324,7 @@ const (
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
 	connectionMapRings                 = "rings"
+	connectionMapTcpCallers            = "tcp_callers"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
 	connectionMapUdpConnections        = "udp_connections"
@@ -456,6 +457,7 @@ type connectionMapSpecs struct {
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
+	TcpCallers        *ebpf.MapSpec `ebpf:"tcp_callers"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
@@ -522,6 +524,7 @@ type connectionMaps struct {
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	Rings             *ebpf.Map `ebpf:"rings"`
+	TcpCallers        *ebpf.Map `ebpf:"tcp_callers"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
@@ -545,6 +548,7 @@ func (m *connectionMaps) Close() error {
 		m.MoreConnections,
 		m.Names,
 		m.Rings,
+		m.TcpCallers,
 		m.ToldCgroups,
 		m.ToldProcesses,
 		m.UdpConnections,
