@@ -78,3 +78,51 @@ func TestResetBeforeConnectIsAsked(t *testing.T) {
 	r.WaitFor(t, ns, 1, self(t, bpftest.Event{"state": "failed", "error": "ENETUNREACH"}))
 	r.WaitFor(t, ns, 1, bpftest.Event{"state": "failed"})
 }
+
+// A thread that connects by TCP and UDP in turn: that a TCP connection was begun is not
+// taken for what the next call does, however it ended and whether connect() began it.
+func TestCallsInTurn(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	ns := bpftest.NewNetNS(t, "turns")
+	const rounds = 5
+	ns.Do(t, func() {
+		server := socketOf(t, 0)
+		listenOn(t, server)
+		connect := func(kind int, port int, nonblocking bool) {
+			fd, err := dial(t, kind, v4(127, 0, 0, 1, port), nonblocking)
+			if err != nil && err != unix.ECONNREFUSED && err != unix.EINPROGRESS {
+				t.Error(err)
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+		}
+		accept := func() {
+			fd, _, err := unix.Accept(server)
+			if err != nil {
+				t.Error(err)
+			}
+			unix.Close(fd)
+		}
+		for range rounds {
+			connect(unix.SOCK_STREAM, 7099, false) // nobody is there
+			connect(unix.SOCK_DGRAM, 7001, false)
+			connect(unix.SOCK_STREAM, 7001, false)
+			connect(unix.SOCK_DGRAM, 7001, false)
+			accept()
+			connect(unix.SOCK_STREAM, 7001, true)
+			connect(unix.SOCK_DGRAM, 7001, false)
+			accept()
+			fast := socketOf(t, 0)
+			if err := unix.Sendto(fast, nil, unix.MSG_FASTOPEN, v4(127, 0, 0, 1, 7001)); err != nil {
+				t.Error(err)
+			}
+			connect(unix.SOCK_DGRAM, 7001, false)
+			accept()
+			unix.Close(fast)
+		}
+	})
+	want := self(t, bpftest.Event{"direction": "outbound", "attribution": "connect"})
+	established := with(want, "state", "established")
+	r.WaitFor(t, ns, 4*rounds, with(established, "protocol", "udp"))
+	r.WaitFor(t, ns, 3*rounds, with(established, "protocol", "tcp"))
+	r.WaitFor(t, ns, rounds, with(want, "error", "ECONNREFUSED"))
+}
