@@ -140,7 +140,7 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
 	struct connect_call call;
 
-	if (was_tcp_caller() && !ctx->ret)
+	if (take_tcp_caller() && !ctx->ret)
 		return 0;
 	if (connect_ends(&call) && !is_undecided(ctx->ret))
 		connect_returned(&call, ctx->ret);
@@ -242,24 +242,27 @@ int io_uring_complete(u64 *ctx)
 }
 
 /* Gives the socket its cookie, which the hooks of other kinds can only read. */
-static __always_inline bool needs_cookie(const struct bpf_sock_addr *ctx)
+static __always_inline void on_connect_call(struct bpf_sock_addr *ctx)
 {
-	return !has_cookie_helper || ctx->protocol != IPPROTO_TCP;
+	bool tcp = ctx->protocol == IPPROTO_TCP;
+
+	if (!has_cookie_helper || !tcp)
+		bpf_get_socket_cookie(ctx);
+	if (!tcp)
+		take_tcp_caller();
 }
 
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	if (needs_cookie(ctx))
-		bpf_get_socket_cookie(ctx);
+	on_connect_call(ctx);
 	return 1;
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	if (needs_cookie(ctx))
-		bpf_get_socket_cookie(ctx);
+	on_connect_call(ctx);
 	return 1;
 }
 

@@ -208,7 +208,9 @@ static __always_inline bool is_in_connect(void)
 /* The threads whose connect() has begun a TCP connection, by their task: of one that
  * then succeeds, inet_sock_set_state has told all, and its return need not find out by
  * the descriptor what was connected. Threads that share a slot take it from each other,
- * which costs time, not truth; who has it leaves it when that connect() returns.
+ * which costs time, not truth; who has it leaves it when that connect() returns, or, if
+ * that return was not seen (sys_exit_connect is attached after inet_sock_set_state, and
+ * the kernel skips programs at times), when it connects by UDP.
  */
 #define CALLERS_BITS 10
 
@@ -235,11 +237,15 @@ static __always_inline void note_tcp_caller(void)
 		*slot = task;
 }
 
-static __always_inline bool was_tcp_caller(void)
+/* Whether the current thread was noted; it is no longer then. */
+static __always_inline bool take_tcp_caller(void)
 {
-	u64 task = bpf_get_current_task();
-	u64 *slot = reads_registers ? slot_of_caller(task) : NULL;
+	u64 task, *slot;
 
+	if (!reads_registers)
+		return false;
+	task = bpf_get_current_task();
+	slot = slot_of_caller(task);
 	if (!slot || *slot != task)
 		return false;
 	*slot = 0;

@@ -81,10 +81,12 @@ func (a *Aggregator) tallyTotal(rows int) {
 			c.counts[code]++
 		}
 	} else {
+		var count int64
 		for i, code := range codes {
-			c.count[0] += a.weights[i]
+			count += a.weights[i]
 			c.counts[code] += a.weights[i]
 		}
+		c.count[0] += count
 	}
 	for s := range a.sums {
 		var sum int64

@@ -35,7 +35,7 @@ func main() {
 	case "server":
 		err = serve(os.Args[2], n)
 	case "client":
-		err = connect(os.Args[2], n)
+		err = connect(os.Args[2], n, workers, false)
 	case "programs":
 		err = timed(n, programs)
 	case "storm":
@@ -79,12 +79,7 @@ func serve(address string, n int) error {
 		}
 		open.Go(func() {
 			defer c.Close()
-			if _, err := io.CopyN(io.Discard, c, question); err != nil {
-				fail(err)
-			}
-			if _, err := c.Write(make([]byte, answer)); err != nil {
-				fail(err)
-			}
+			reply(c)
 			_, _ = c.Read(make([]byte, 1)) // until the client closes
 		})
 	}
@@ -92,12 +87,22 @@ func serve(address string, n int) error {
 	return nil
 }
 
-func connect(address string, n int) error {
+func reply(c net.Conn) {
+	if _, err := io.CopyN(io.Discard, c, question); err != nil {
+		fail(err)
+	}
+	if _, err := c.Write(make([]byte, answer)); err != nil {
+		fail(err)
+	}
+}
+
+// connect makes n connections, so many at once. One side of each is the first to close.
+func connect(address string, n, atOnce int, serverFirst bool) error {
 	var running sync.WaitGroup
-	for worker := range workers {
+	for worker := range atOnce {
 		running.Go(func() {
-			for range n/workers + min(1, max(0, n%workers-worker)) {
-				if err := exchange(address); err != nil {
+			for range n/atOnce + min(1, max(0, n%atOnce-worker)) {
+				if err := exchange(address, serverFirst); err != nil {
 					fail(err)
 				}
 			}
@@ -107,7 +112,7 @@ func connect(address string, n int) error {
 	return nil
 }
 
-func exchange(address string) error {
+func exchange(address string, serverFirst bool) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -117,5 +122,11 @@ func exchange(address string) error {
 		return err
 	}
 	_, err = io.CopyN(io.Discard, c, answer)
-	return err
+	if err != nil || !serverFirst {
+		return err
+	}
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+		return fmt.Errorf("read %d bytes after the answer: %w", n, err)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
@@ -97,4 +98,59 @@ func allowedCPU(t *testing.T) int {
 		cpu++
 	}
 	return cpu
+}
+
+// A TCP connect() whose return was not seen, as when the kernel does not run the program:
+// that of the thread's next connect(), which is by UDP, is not taken for it.
+func TestReturnMissed(t *testing.T) {
+	bpftest.RequireRoot(t)
+	skipping, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer skipping.Close()
+	r := bpftest.Start(t, bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		program := spec.Programs["sys_exit_connect"]
+		begin := asm.Mov.Reg(asm.R6, asm.R1)
+		begin.Metadata = program.Instructions[0].Metadata
+		program.Instructions[0].Metadata = asm.Metadata{}
+		program.Instructions = append(asm.Instructions{
+			begin,
+			asm.LoadMapValue(asm.R1, skipping.FD(), 0),
+			asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),
+			asm.Mov.Reg(asm.R1, asm.R6),
+			asm.JEq.Imm(asm.R2, 0, "see"),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+			program.Instructions[0].WithSymbol("see"),
+		}, program.Instructions[1:]...)
+	}))
+	skip := func(yes uint64) {
+		if err := skipping.Put(uint32(0), yes); err != nil {
+			t.Error(err)
+		}
+	}
+	ns := bpftest.NewNetNS(t, "return")
+	ns.Do(t, func() {
+		server := socketOf(t, 0)
+		listenOn(t, server)
+		skip(1)
+		tcp, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7001), false)
+		if err != nil {
+			t.Error(err)
+		}
+		defer unix.Close(tcp)
+		skip(0)
+		for port := 7003; port < 7005; port++ {
+			udp, err := dial(t, unix.SOCK_DGRAM, v4(127, 0, 0, 1, port), false)
+			if err != nil {
+				t.Error(err)
+			}
+			defer unix.Close(udp)
+		}
+	})
+	want := self(t, bpftest.Event{"state": "established", "direction": "outbound"})
+	r.WaitFor(t, ns, 1, with(want, "destination_port", "7003"))
+	r.WaitFor(t, ns, 1, with(want, "destination_port", "7004"))
+	r.WaitFor(t, ns, 1, with(want, "protocol", "tcp"))
 }
