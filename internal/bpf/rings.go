@@ -103,15 +103,24 @@ func (r *rings) add(ring *ebpf.Map) error {
 // clock was read, and what they have of before that time is in order.
 func (r *rings) next() ([]byte, error) {
 	first, err := r.first(false)
-	if err == nil && (first == nil || first.timeNs() > r.until) {
-		r.until = uint64(readClock(unix.CLOCK_BOOTTIME))
-		first, err = r.first(true)
+	if err == nil && first == nil {
+		first, err = r.look()
+	}
+	if err == nil && first != nil && first.timeNs() > r.until {
+		first, err = r.look()
 	}
 	if first == nil || err != nil {
 		return nil, err
 	}
 	first.there = false
 	return first.record.RawSample, nil
+}
+
+// look reads the clock, and then looks at all rings. (Records are never of a time that
+// is still to come.)
+func (r *rings) look() (*head, error) {
+	r.until = uint64(readClock(unix.CLOCK_BOOTTIME))
+	return r.first(true)
 }
 
 // first returns the head with the earliest record, or nil. Rings that were empty are

@@ -131,6 +131,41 @@ func TestOrderOfCPUs(t *testing.T) {
 	}
 }
 
+// The same of a CPU that had nothing to tell when the reader looked, and then tells of
+// something while the reader is busy with what another CPU told of.
+func TestOrderWhileBusy(t *testing.T) {
+	bpftest.RequireRoot(t)
+	sink := newSlowSink()
+	program, err := bpf.Start(connection.Monitor, bpftest.NewHost(t), bpf.Options{}, sink, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := bpftest.NewNetNS(t, "busy")
+	ns.Do(t, func() {
+		onCPU(t, 1)
+		for range 4096 { // with their ends more than the reader hands over at once
+			unix.Close(udpSocket(t))
+		}
+		<-sink.held
+		onCPU(t, 0)
+		fd := udpSocket(t)
+		onCPU(t, 1)
+		unix.Close(fd)
+	})
+	close(sink.release)
+	if err := program.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	events := sink.Recorded(ns)
+	if len(events) != 2*4097 {
+		t.Fatalf("%d events", len(events))
+	}
+	last := events[len(events)-2:]
+	if last[0]["state"] != "established" || last[1]["state"] != "closed" || last[0]["connection_id"] != last[1]["connection_id"] {
+		t.Errorf("last of all: %v", last)
+	}
+}
+
 // One CPU has the room of all rings.
 func TestRoomForOneCPU(t *testing.T) {
 	bpftest.RequireRoot(t)
