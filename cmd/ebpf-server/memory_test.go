@@ -27,7 +27,8 @@ const (
 
 // BenchmarkMemory makes connections by the million while others stay open, and
 // reports what the program and its eBPF maps take: after the first tenth, at the
-// end, and at most. Nothing may be lost.
+// end, and at most. Nothing may be lost but ends of which the kernel did not tell, and
+// these must be counted.
 func BenchmarkMemory(b *testing.B) {
 	bpftest.RequireRoot(b)
 	n, err := strconv.Atoi(cmp.Or(memoryAsked, "5000000"))
@@ -49,9 +50,11 @@ func BenchmarkMemory(b *testing.B) {
 		release()
 		total := int64(n / memorySamples * memorySamples)
 		s.waitForFile(b, 4*(total+heldConnections))
-		s.hasAllOf(b, total, began, stormed...)
+		missed := s.lostByPlace()["connection end_missed"] // by this kernel, see docs/kernels.md
+		s.hasAllBut(b, missed, total, began, stormed...)
 		s.hasHeld(b, began, held)
 		report(b, samples)
+		b.ReportMetric(float64(missed), "ends-missed")
 		s.stop()
 	}
 }
