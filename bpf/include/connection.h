@@ -173,19 +173,27 @@ static __always_inline bool remember_crowded(u64 sk, const struct connection *c)
 	return !error;
 }
 
+/* Of a connection that is still remembered when its socket's memory is used again. */
+static __always_inline void end_was_missed(const struct connection *c)
+{
+	count(COUNTER_END_MISSED);
+	forget_ends(&c->facts);
+}
+
 /* False: there is no room, which is counted, or with flag BPF_NOEXIST it is there
  * already. With BPF_ANY, what is there is another connection whose end was missed:
  * its socket's memory is used again.
  */
 static __always_inline bool remember(u64 sk, const struct connection *c, u64 flags)
 {
+	struct connection *missed = is_crowded() ? bpf_map_lookup_elem(&more_connections, &sk) : NULL;
 	struct slot *slot = slot_of(sk);
 	enum taken taken;
 
-	if (is_crowded() && bpf_map_lookup_elem(&more_connections, &sk)) {
+	if (missed) {
 		if (flags == BPF_NOEXIST)
 			return false;
-		count(COUNTER_END_MISSED);
+		end_was_missed(missed);
 		bpf_map_delete_elem(&more_connections, &sk);
 		add_to_crowd(-1);
 	}
@@ -198,7 +206,7 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 		return true;
 	if (flags == BPF_NOEXIST)
 		return false;
-	count(COUNTER_END_MISSED);
+	end_was_missed(&slot->connection);
 	slot->connection = *c;
 	return true;
 }
@@ -331,14 +339,6 @@ static __always_inline bool was_told(const struct sock *sk)
 static __always_inline bool same_address(const struct address *a, const struct address *b)
 {
 	return !__builtin_memcmp(a, b, sizeof(*a));
-}
-
-static __always_inline bool is_loopback(const struct address *a)
-{
-	static const u8 v4_mapped[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
-	static const u8 v6[16] = {[15] = 1};
-
-	return !__builtin_memcmp(a->ip, v4_mapped, sizeof(v4_mapped)) || !__builtin_memcmp(a->ip, v6, sizeof(v6));
 }
 
 /* One end is that of the program's own API. */

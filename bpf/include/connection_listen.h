@@ -142,10 +142,11 @@ static __always_inline u64 cookie_of_listener(const struct sock *sk)
 /* CLOSE -> LISTEN. What is in the map is another socket, which had this memory. */
 static __always_inline void on_listen(u64 key, struct sock *sk)
 {
+	struct connection *missed = connection_of(key);
 	u64 thread = bpf_get_current_pid_tgid();
 
-	if (connection_of(key)) {
-		count(COUNTER_END_MISSED);
+	if (missed) {
+		end_was_missed(missed);
 		forget(key);
 	}
 	if (has_cookie_helper)

@@ -90,36 +90,6 @@ static __always_inline void tcp_closed(const struct sock *sk, const struct tcp_s
 	submit(e);
 }
 
-/* Loopback is left out of the index by ends: its packets are hardly ever dropped
- * before their socket is known, and its connections are so short that this would be
- * a third of their cost.
- */
-static __always_inline bool has_index(const struct facts *f)
-{
-	return !is_loopback(&f->ends.remote);
-}
-
-/* From ESTABLISHED on. */
-static __always_inline void remember_ends(u64 sk, const struct facts *f)
-{
-	u64 hash;
-
-	if (!has_index(f))
-		return;
-	hash = hash_of_ends(&f->ends, f->netns);
-	bpf_map_update_elem(&connections_by_ends, &hash, &sk, BPF_ANY);
-}
-
-static __always_inline void forget_ends(const struct facts *f)
-{
-	u64 hash;
-
-	if (!has_index(f))
-		return;
-	hash = hash_of_ends(&f->ends, f->netns);
-	bpf_map_delete_elem(&connections_by_ends, &hash);
-}
-
 /* The first subflow of the MPTCP connection that this socket joins. The kernel
  * opens and accepts further subflows by itself: they belong to the process of the
  * first, not to the kernel's thread.
@@ -190,8 +160,8 @@ static __always_inline void on_established(u64 key, struct sock *sk, const struc
 		new.announced = 1;
 		tcp_established(&new);
 	}
-	remember_ends(key, &new.facts);
-	remember(key, &new, BPF_ANY);
+	if (remember(key, &new, BPF_ANY))
+		remember_ends(key, &new.facts);
 }
 
 /* An accept of what inet_sock_set_state has not told of: the connection was
@@ -220,11 +190,13 @@ static __always_inline bool tcp_accepted_late(const struct sock *sk)
 	}
 	if (!remember(key, &c, BPF_NOEXIST))
 		return false;
-	/* It may have ended before the entry was there. */
+	if (c.late)
+		remember_ends(key, &c.facts);
+	/* It may have ended before the entries were there. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
+		forget_ends(&c.facts);
 		forget(key);
 	} else if (c.late) {
-		remember_ends(key, &c.facts);
 		tcp_established(&c);
 	}
 	return true;

@@ -73,12 +73,13 @@ static __always_inline struct slot *slot_of(u64 sk)
 }
 
 /* The established TCP connections by a hash of their ends, for packets that have no
- * socket yet. It says only where to look: who uses it compares the ends. Where
- * there is no room, or two have one hash, a packet has no owner.
+ * socket yet. It says only where to look: who uses it compares the ends. Where two
+ * have one hash, a packet of one of them has no owner. There is room for all.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, SOCKETS_AT_HAND + MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, u64);
 	__type(value, u64); /* address of the struct sock */
 } connections_by_ends SEC(".maps");
@@ -92,6 +93,44 @@ static __always_inline u64 hash_of_ends(const struct endpoints *ends, u32 netns)
 	for (i = 0; i < 4; i++)
 		hash = (hash ^ words[i]) * GOLDEN_RATIO;
 	return hash;
+}
+
+static __always_inline bool is_loopback(const struct address *a)
+{
+	static const u8 v4_mapped[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+	static const u8 v6[16] = {[15] = 1};
+
+	return !__builtin_memcmp(a->ip, v4_mapped, sizeof(v4_mapped)) || !__builtin_memcmp(a->ip, v6, sizeof(v6));
+}
+
+/* Loopback is left out of the index by ends: its packets are hardly ever dropped
+ * before their socket is known, and its connections are so short that this would be
+ * a third of their cost.
+ */
+static __always_inline bool has_index(const struct facts *f)
+{
+	return !is_loopback(&f->ends.remote);
+}
+
+/* From ESTABLISHED on. */
+static __always_inline void remember_ends(u64 sk, const struct facts *f)
+{
+	u64 hash;
+
+	if (!has_index(f))
+		return;
+	hash = hash_of_ends(&f->ends, f->netns);
+	bpf_map_update_elem(&connections_by_ends, &hash, &sk, BPF_ANY);
+}
+
+static __always_inline void forget_ends(const struct facts *f)
+{
+	u64 hash;
+
+	if (!has_index(f))
+		return;
+	hash = hash_of_ends(&f->ends, f->netns);
+	bpf_map_delete_elem(&connections_by_ends, &hash);
 }
 
 struct traffic {

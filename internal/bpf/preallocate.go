@@ -5,9 +5,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPreallocated is how many entries of a map are made ahead: some 17 MB of those of
-// connections, in each of two maps.
-const maxPreallocated = 1 << 16
+// notPreallocated is how many entries fewer a map has whose entries are made ahead. Of
+// connections 65,536 are left, some 17 MB in each of two maps, and of their ends as many
+// more as there are elsewhere (SOCKETS_AT_HAND in bpf/include/open_connections.h).
+const notPreallocated = 3 << 16
 
 // preallocate makes the memory of all entries ahead where the kernel has no allocator of
 // its own for eBPF (before Linux 6.1). There, a program on a tracepoint may have
@@ -20,7 +21,9 @@ func preallocate(spec *ebpf.CollectionSpec, host *Host) {
 	for _, m := range spec.Maps {
 		if m.Flags&unix.BPF_F_NO_PREALLOC != 0 && m.Type == ebpf.Hash {
 			m.Flags &^= unix.BPF_F_NO_PREALLOC
-			m.MaxEntries = min(m.MaxEntries, maxPreallocated)
+			if m.MaxEntries > notPreallocated {
+				m.MaxEntries -= notPreallocated
+			}
 		}
 	}
 }

@@ -1,10 +1,15 @@
 package connection_test
 
 import (
+	"errors"
+	"os"
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
 	"github.com/srodi/ebpf-server/internal/bpf/programs/connection"
 )
@@ -87,4 +92,92 @@ func TestCrowd(t *testing.T) {
 	if len(ids) != len(established) {
 		t.Errorf("%d connections have %d ids", len(established), len(ids))
 	}
+}
+
+// The index by ends has an entry for each connection with another host that is remembered,
+// and for no other: not for those that there was no room for, nor for one that ended.
+func TestIndexOfEnds(t *testing.T) {
+	const n, room = 100, 50 // some of which listeners of this machine take
+	r := bpftest.Start(t, bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		spec.Maps["connections"].MaxEntries = 1
+		spec.Maps["more_connections"].MaxEntries = room
+	}))
+	index := newestMap(t, "connections_by_ends")
+	before := entries(t, index)
+	client, server := bpftest.Pair(t)
+	var listener int
+	server.Do(t, func() {
+		listener = socketOf(t, 0)
+		if err := errors.Join(unix.Bind(listener, v4(10, 9, 0, 2, 7001)), unix.Listen(listener, n)); err != nil {
+			t.Error(err)
+		}
+	})
+	open := []int{listener} // whose end resets the connections that nobody accepted
+	client.Do(t, func() {
+		for range n {
+			fd, err := dial(t, unix.SOCK_STREAM, v4(10, 9, 0, 2, 7001), false)
+			if err != nil {
+				t.Error(err)
+			}
+			open = append(open, fd)
+		}
+	})
+	r.Events(t, client) // the status is of after them
+	lost := r.Status().Lost[bpf.LostMapFull]
+	if got := entries(t, index) - before; lost == 0 || got <= 0 || got > room+1 {
+		t.Errorf("%d more ends are remembered, %d connections are not", got, lost)
+	}
+	for _, fd := range open {
+		unix.Close(fd)
+	}
+	for deadline := time.Now().Add(10 * time.Second); entries(t, index) > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d ends are remembered of connections that ended", entries(t, index)-before)
+		}
+	}
+}
+
+// newestMap finds an eBPF map by its name, of which the kernel keeps 15 bytes.
+func newestMap(t *testing.T, name string) (newest *ebpf.Map) {
+	t.Helper()
+	for id := ebpf.MapID(0); ; {
+		next, err := ebpf.MapGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = next
+		m, err := ebpf.NewMapFromID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it went meanwhile
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := m.Info(); err != nil || info.Name != name[:15] {
+			m.Close()
+			continue
+		}
+		newest = m
+	}
+	if newest == nil {
+		t.Fatalf("there is no map %s", name)
+	}
+	t.Cleanup(func() { newest.Close() })
+	return newest
+}
+
+func entries(t *testing.T, m *ebpf.Map) (n int) {
+	t.Helper()
+	var hash, sk uint64
+	all := m.Iterate()
+	for all.Next(&hash, &sk) {
+		n++
+	}
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		t.Error(err)
+	}
+	return n
 }
