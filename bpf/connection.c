@@ -111,9 +111,8 @@ static __noinline int failed_later(u64 sk, int ret)
  * once, and why one failed that has no sk_err. The call may also tell how an earlier
  * one went.
  */
-static __always_inline void connect_returned(const struct connect_call *call, int ret)
+static __always_inline void connect_returned(struct socket *socket, u64 address, int ret)
 {
-	struct socket *socket = ret == -ENOTSOCK ? NULL : socket_of_call(call->fd);
 	const struct sock *sk, *tcp;
 	u16 protocol;
 
@@ -125,14 +124,14 @@ static __always_inline void connect_returned(const struct connect_call *call, in
 		return;
 	if (protocol == IPPROTO_UDP) {
 		if (ret)
-			failed_at_once(sk, call->address, IPPROTO_UDP, ret);
+			failed_at_once(sk, address, IPPROTO_UDP, ret);
 		else
-			udp_connected(sk, call->address);
+			udp_connected(sk, address);
 		return;
 	}
 	tcp = sock_of(socket);
 	if (!failed_later((u64)tcp, ret) && !was_told(tcp))
-		failed_at_once(sk, call->address, IPPROTO_TCP, ret);
+		failed_at_once(sk, address, IPPROTO_TCP, ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")
@@ -143,7 +142,7 @@ int sys_exit_connect(struct trace_event_raw_sys_exit *ctx)
 	if (take_tcp_caller() && !ctx->ret)
 		return 0;
 	if (connect_ends(&call) && !is_undecided(ctx->ret))
-		connect_returned(&call, ctx->ret);
+		connect_returned(ctx->ret == -ENOTSOCK ? NULL : socket_of_call(call.fd), call.address, ctx->ret);
 	return 0;
 }
 
@@ -212,7 +211,17 @@ int sys_exit_listen(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-/* An accept by io_uring completes in a thread of its process. A request that goes
+/* A connect by io_uring. The request begins with what belongs to its operation. */
+static __always_inline void connect_completed(struct io_kiocb *req)
+{
+	struct io_connect *connect = (struct io_connect *)req;
+	int result = BPF_CORE_READ(req, cqe.res);
+
+	if (result != -ENOTSOCK && !is_undecided(result))
+		connect_returned(BPF_CORE_READ(req, file, private_data), (u64)BPF_CORE_READ(connect, addr), result);
+}
+
+/* Requests to io_uring complete in a thread of their process. An accept that goes
  * on accepting (multishot) is not told with what it gave, only with the number:
  * if that is a descriptor of a connection that waits to be accepted, it was just
  * accepted.
@@ -233,6 +242,8 @@ int io_uring_complete(u64 *ctx)
 		bpf_probe_read_kernel(&fd, sizeof(fd), &((struct io_uring_cqe *)args[2])->res);
 	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_ACCEPT))
 		fd = BPF_CORE_READ(req, cqe.res);
+	else if (BPF_CORE_READ(req, opcode) == bpf_core_enum_value(enum io_uring_op, IORING_OP_CONNECT))
+		connect_completed(req);
 	else if (is_listen_request(req))
 		on_listening(sock_of(BPF_CORE_READ(req, file, private_data)));
 	c = accepted(fd < 0 ? NULL : socket_of_fd(fd), &sk);

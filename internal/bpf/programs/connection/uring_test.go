@@ -143,20 +143,60 @@ func TestIOUringConnect(t *testing.T) {
 	ns.Do(t, func() {
 		listen(t, "127.0.0.1:7001")
 		ring := newRing(t)
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
+		if err := ring.connect(unix.SOCK_STREAM, [4]byte{127, 0, 0, 1}, 7001); err != 0 {
+			t.Errorf("connect: %v", err)
 		}
-		address := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: 7001>>8 | 7001&0xff<<8, Addr: [4]byte{127, 0, 0, 1}}
-		ring.submit(opConnect, 0, fd, unix.SizeofSockaddrInet4, uint64(uintptr(unsafe.Pointer(&address))))
-		if result := ring.wait(); result != 0 {
-			t.Errorf("connect: %d", result)
-		}
-		unix.Close(fd)
 	})
 	want := self(t, bpftest.Event{"direction": "outbound", "attribution": "connect", "destination_port": "7001"})
 	r.WaitFor(t, ns, 1, with(want, "state", "established"))
 	r.WaitFor(t, ns, 1, with(want, "state", "closed"))
+}
+
+// connect connects a new socket, which it closes then.
+func (r *ring) connect(kind int, ip [4]byte, port uint16) unix.Errno {
+	r.t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	address := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port>>8 | port<<8, Addr: ip}
+	r.submit(opConnect, 0, fd, unix.SizeofSockaddrInet4, uint64(uintptr(unsafe.Pointer(&address))))
+	return unix.Errno(-r.wait())
+}
+
+// Connects by io_uring that do not change the state of a TCP socket, or that one way only.
+func TestIOUringOutcomes(t *testing.T) {
+	r := bpftest.Start(t, connection.Monitor)
+	if r.Lacks(t, "io_uring_accept") {
+		return
+	}
+	ns := bpftest.NewNetNS(t, "outcomes")
+	ns.Do(t, func() {
+		ring := newRing(t)
+		for _, c := range []struct {
+			kind  int
+			ip    [4]byte
+			port  uint16
+			errno unix.Errno
+		}{
+			{unix.SOCK_STREAM, [4]byte{192, 0, 2, 1}, 7002, unix.ENETUNREACH},
+			{unix.SOCK_STREAM, [4]byte{127, 0, 0, 1}, 7003, unix.ECONNREFUSED}, // nobody is there
+			{unix.SOCK_DGRAM, [4]byte{192, 0, 2, 1}, 7004, unix.ENETUNREACH},
+			{unix.SOCK_DGRAM, [4]byte{127, 0, 0, 1}, 7005, 0},
+		} {
+			if errno := ring.connect(c.kind, c.ip, c.port); errno != c.errno {
+				t.Errorf("connect to port %d: %v, want %v", c.port, errno, c.errno)
+			}
+		}
+	})
+	want := self(t, bpftest.Event{"direction": "outbound", "attribution": "connect"})
+	failed := with(want, "state", "failed")
+	r.WaitFor(t, ns, 1, merge(failed, bpftest.Event{"destination_ip": "192.0.2.1", "destination_port": "7002", "error": "ENETUNREACH", "protocol": "tcp"}))
+	r.WaitFor(t, ns, 1, merge(failed, bpftest.Event{"destination_port": "7003", "error": "ECONNREFUSED"}))
+	r.WaitFor(t, ns, 1, merge(failed, bpftest.Event{"destination_ip": "192.0.2.1", "destination_port": "7004", "error": "ENETUNREACH", "protocol": "udp"}))
+	r.WaitFor(t, ns, 3, failed)
+	r.WaitFor(t, ns, 1, merge(want, bpftest.Event{"state": "established", "destination_port": "7005", "protocol": "udp"}))
 }
 
 func TestIOUringListen(t *testing.T) {
