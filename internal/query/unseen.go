@@ -169,6 +169,7 @@ func (u *Looker) AddRollup(_ time.Time, sections [][]byte) error {
 func (a *Aggregator) FirstSeen(news *Aggregator) *SummaryResult {
 	r := a.totals()
 	a.addSeries(r)
+	news.setNames()
 	r.Groups, r.GroupsTotal = news.top(news.lists[0], false)
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -120,6 +121,24 @@ func TestFirstSeenAgainstEvents(t *testing.T) {
 		}
 		got := summarise(t, s, q)
 		checkFirstSeen(t, q, got, rowsOf(t, s, q.Filters), key.of)
+		q.FirstSeen = false
+		checkFigures(t, got, summarise(t, s, q))
+	}
+}
+
+// checkFigures wants the figures of groups as a summary of all groups has them.
+func checkFigures(t *testing.T, got, all *query.SummaryResult) {
+	t.Helper()
+	of := func(g *query.Group) string { return fmt.Sprint(g.Key) }
+	figures := map[string]query.Figures{}
+	for i := range all.Groups {
+		figures[of(&all.Groups[i])] = all.Groups[i].Figures
+	}
+	for i := range got.Groups {
+		g := &got.Groups[i]
+		if want := figures[of(g)]; !reflect.DeepEqual(g.Figures, want) {
+			t.Errorf("%s: %+v, want %+v", of(g), g.Figures, want)
+		}
 	}
 }
 
