@@ -33,8 +33,8 @@ func exportCommand() *cobra.Command {
 	var q question
 	var name string
 	c := command("export [FILE] [FILTER...]", "Write events as NDJSON, CSV, Parquet or Zeek's conn.log",
-		`Writes events, oldest first, to a file or to standard output. The format is that
-of --output, or what the file's name ends in, or NDJSON. A row group of Parquet has
+		`Writes events, oldest first, to a file or to standard output (also as "-"). The format
+is that of --output, or what the file's name ends in, or NDJSON if there is no ending. A row group of Parquet has
 events of one type only; those of a type are oldest first. With zeek, it is a line for
 each connection that failed or ended. Filters are as for events.`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
@@ -46,7 +46,10 @@ each connection that failed or ended. Filters are as for events.`,
 			if err != nil {
 				return err
 			}
-			if name = formatOf(name, file); name == format.Zeek {
+			if name, err = formatOf(name, file); err != nil {
+				return err
+			}
+			if name == format.Zeek {
 				if types := values["type"]; len(types) > 0 && !slices.Equal(types, []string{format.ZeekType}) {
 					return usageError{fmt.Errorf("--output zeek is for events of type %s, not %s", format.ZeekType, strings.Join(types, ", "))}
 				}
@@ -61,7 +64,7 @@ each connection that failed or ended. Filters are as for events.`,
 			export := func(to io.Writer) error {
 				return transfer.Export(cmd.Context(), source, to, name, types, func(n int64) { _ = bar.Set64(n) })
 			}
-			if file == "" {
+			if file == "" || file == standardOutput {
 				return export(cmd.OutOrStdout())
 			}
 			return writeWhole(file, export)
@@ -131,14 +134,20 @@ func (q *question) events(cmd *cobra.Command, values url.Values) (transfer.Sourc
 	}, nil
 }
 
-func formatOf(name, file string) string {
-	if name != "" {
-		return name
+// standardOutput is what a file is called that is none.
+const standardOutput = "-"
+
+func formatOf(name, file string) (string, error) {
+	ending := strings.TrimPrefix(filepath.Ext(file), ".")
+	switch {
+	case name != "":
+		return name, nil
+	case ending == "":
+		return format.NDJSON, nil
+	case slices.Contains(format.Names, ending):
+		return ending, nil
 	}
-	if ending := strings.TrimPrefix(filepath.Ext(file), "."); slices.Contains(format.Names, ending) {
-		return ending
-	}
-	return format.NDJSON
+	return "", usageError{fmt.Errorf("%s: what it ends in is no format (want %s); name one with --output", file, strings.Join(format.Names, ", "))}
 }
 
 func mustNotExist(path string) error {

@@ -349,6 +349,8 @@ func TestExitStatus(t *testing.T) {
 		{2, []string{"summary", "--server", a.url, "--type", "connection", "--type", "colour"}},
 		{2, []string{"events", "--server", a.url, "--type", "colour"}},
 		{2, []string{"export", "--db", a.copied, "--since", "soon"}},
+		{2, []string{"export", "--db", a.copied, filepath.Join(t.TempDir(), "events.xls")}},
+		{0, []string{"export", "--db", a.copied, "-"}},
 		{0, []string{"connections", "--server", a.url, "command=kube-ad"}}, // looks like an id
 		{0, []string{"summary", "--server", a.url, "community_id=1:none"}},
 		{2, []string{"events", "--db", a.copied, "--watch"}},

@@ -96,13 +96,17 @@ func checkFilter(types []*event.Type, e expression) error {
 	case e.operand == "":
 		return &ParamError{Name: e.column, Reason: "is empty (absent=" + e.column + " asks for events that have no value there)"}
 	}
-	var reason error
-	for _, c := range declared {
-		if _, reason = parseWanted(c, e.op, e.operand); reason == nil {
-			return nil
+	any := declared[0] // with the values that the column may have in one of the types
+	for _, c := range declared[1:] {
+		if any.Values = slices.Concat(any.Values, c.Values); len(c.Values) == 0 {
+			any.Values = nil
+			break
 		}
 	}
-	return &ParamError{Name: e.column, Value: e.operand, Reason: reason.Error()}
+	if _, err := parseWanted(any, e.op, e.operand); err != nil {
+		return &ParamError{Name: e.column, Value: e.operand, Reason: err.Error()}
+	}
+	return nil
 }
 
 func typeNames(types []*event.Type) string {

@@ -117,7 +117,7 @@ func (c *counting) all(s *Store) error {
 		if c.narrow != nil {
 			c.wanted = slices.Concat(filters, c.narrow())
 		}
-		at := hourStart(days[0])
+		at := c.reached(days[0])
 		err = s.view(func(v *view) (err error) {
 			days, err = c.some(v, days)
 			return err
@@ -127,6 +127,16 @@ func (c *counting) all(s *Store) error {
 		}
 	}
 	return err
+}
+
+// reached is how far the counting has come when a day is the next.
+func (c *counting) reached(day int64) time.Time {
+	since, until := c.query.Window.Bounds()
+	whole := segment{day, hoursOfDay}.span()
+	if c.backward {
+		return time.Unix(0, min(until, whole.until))
+	}
+	return time.Unix(0, max(since, whole.from))
 }
 
 // some counts the first of some days, and returns those that are left.
