@@ -26,6 +26,9 @@ var children = map[string]func() error{
 	"accept":     acceptAndServe,
 	"pass":       acceptAndPass,
 	"share port": sharePort,
+	"accept all": acceptAll,
+	"connect":    connectAndPass,
+	"hand down":  connectAndHandDown,
 }
 
 func TestMain(m *testing.M) {
@@ -199,27 +202,16 @@ func TestPassedOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rights := make([]byte, unix.CmsgSpace(4))
-		if _, _, _, _, err = unix.Recvmsg(pipe[0], make([]byte, 1), rights, 0); err != nil {
-			t.Fatal(err)
-		}
-		messages, err := unix.ParseSocketControlMessage(rights)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		fd := receiveSocket(t, pipe[0])
 		if err := process.Wait(); err != nil {
 			t.Error(err)
 		}
 		write(t, c)
 		c.Close()
-		if _, err := unix.Read(fds[0], make([]byte, 10)); err != nil {
+		if _, err := unix.Read(fd, make([]byte, 10)); err != nil {
 			t.Error(err)
 		}
-		unix.Close(fds[0])
+		unix.Close(fd)
 		want := bpftest.Event{"direction": "inbound", "attribution": "accept", "pid": strconv.Itoa(process.Process.Pid)}
 		r.WaitFor(t, ns, 1, with(want, "state", "established"))
 		r.WaitFor(t, ns, 1, merge(want, bpftest.Event{"state": "closed", "bytes_received": "10"}))
