@@ -32,9 +32,10 @@ an event it tells the story of that one: its events, and the drops of its packet
 			t := daemon.Lives()
 			path := "/api/" + t.Collection + "/at"
 			if len(args) == 1 && !isFilter(args[0]) {
-				if _, _, err := event.ParseID(args[0]); err == nil {
-					path, args = "/api/"+t.Collection+"/"+args[0], nil
+				if _, _, err := event.ParseID(args[0]); err != nil {
+					return usageError{fmt.Errorf("%q is neither a connection_id, as events have it, nor a filter such as command=nginx", args[0])}
 				}
+				path, args = "/api/"+t.Collection+"/"+args[0], nil
 			}
 			if q.around != "" { // a moment has no window
 				*q.parameters["time"], q.around = []string{q.around}, ""
@@ -48,12 +49,8 @@ an event it tells the story of that one: its events, and the drops of its packet
 				return err
 			}
 			defer end()
-			switch q.output {
-			case "json":
+			if q.output == "json" {
 				return copyAnswer(cmd, server, path, values)
-			case "table":
-			default:
-				return usageError{fmt.Errorf("--output: %q is not known (known are table, json)", q.output)}
 			}
 			var answer terminal.Lives
 			if err := server.GetJSON(cmd.Context(), path, values, &answer); err != nil {

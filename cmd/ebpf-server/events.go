@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -38,8 +37,10 @@ Filters combine with AND, the values of a repeated one with OR.`,
 			if err != nil {
 				return err
 			}
-			if watch && q.db != "" {
-				return usageError{errors.New("--watch shows what a running server records, so it does not go with --db")}
+			if watch {
+				if err := q.canWatch(values); err != nil {
+					return usageError{err}
+				}
 			}
 			server, end, err := q.ask()
 			if err != nil {

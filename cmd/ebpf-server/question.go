@@ -59,6 +59,7 @@ type question struct {
 	around     string // a time
 	window     string
 	output     string
+	outputs    []string // that there are; none: it is not shown to people
 	utc        bool
 }
 
@@ -89,6 +90,7 @@ func (q *question) addFlags(c *cobra.Command, parameters map[string]string) {
 
 // addOutput adds the flags of those who show answers to people too.
 func (q *question) addOutput(c *cobra.Command, formats ...string) {
+	q.outputs = formats
 	c.Flags().StringVarP(&q.output, "output", "o", "table", "`format`: "+strings.Join(formats, ", "))
 	c.Flags().BoolVar(&q.utc, "utc", false, "show times in UTC instead of local time")
 	completeFlag(c, "output", formats)
@@ -125,6 +127,9 @@ func completeFlag(c *cobra.Command, name string, values []string) {
 
 // values are the parameters as the API takes them.
 func (q *question) values(args []string, now time.Time) (url.Values, error) {
+	if q.outputs != nil && !slices.Contains(q.outputs, q.output) {
+		return nil, usageError{fmt.Errorf("--output: %q is not known (known are %s)", q.output, strings.Join(q.outputs, ", "))}
+	}
 	values := url.Values{}
 	for name, given := range q.parameters {
 		for _, text := range *given {
@@ -154,7 +159,7 @@ func (q *question) values(args []string, now time.Time) (url.Values, error) {
 	}
 	middle, err := query.ParseTime(localTime(q.around, now), now)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--at %w", err)}
+		return nil, usageError{fmt.Errorf("--at %w; or in local time 2026-11-21 03:12, or 03:12", err)}
 	}
 	length, err := query.ParseDuration(q.window)
 	if err != nil {

@@ -354,6 +354,9 @@ func TestExitStatus(t *testing.T) {
 		{0, []string{"connections", "--server", a.url, "command=kube-ad"}}, // looks like an id
 		{0, []string{"summary", "--server", a.url, "community_id=1:none"}},
 		{2, []string{"events", "--db", a.copied, "--watch"}},
+		{2, []string{"events", "--server", a.url, "--watch", "--since", "-1h"}},
+		{2, []string{"events", "--server", a.url, "--watch", "--output", "csv"}},
+		{2, []string{"connections", "--server", a.url, "--output", "csv"}},
 		{2, []string{"nothing"}},
 	} {
 		var out, problems bytes.Buffer

@@ -73,9 +73,6 @@ func (q *question) summarize(cmd *cobra.Command, server *client.Client, args []s
 	if err != nil {
 		return err
 	}
-	if q.output != "table" && q.output != "json" {
-		return usageError{fmt.Errorf("--output: %q is not known (known are table, json)", q.output)}
-	}
 	types, err := typesFor(values)
 	if err != nil {
 		return err

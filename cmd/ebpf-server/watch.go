@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 
@@ -11,6 +13,22 @@ import (
 	"github.com/srodi/ebpf-server/internal/daemon"
 	"github.com/srodi/ebpf-server/internal/terminal"
 )
+
+// canWatch refuses what asks for events that there are, not for those that come.
+func (q *question) canWatch(values url.Values) error {
+	if q.db != "" {
+		return errors.New("--watch shows what a running server records, so it does not go with --db")
+	}
+	for _, name := range []string{"since", "until", "limit", "order", "cursor", "total"} {
+		if values.Has(name) {
+			return fmt.Errorf("--watch shows what comes from now on, so it does not go with %s", name)
+		}
+	}
+	if q.output != "table" && q.output != "json" && q.output != "ndjson" {
+		return fmt.Errorf("--watch goes with --output table or ndjson, not with %s", q.output)
+	}
+	return nil
+}
 
 // watch shows events as they come, until it is interrupted or the server ends.
 func (q *question) watch(cmd *cobra.Command, server *client.Client, values url.Values) error {
