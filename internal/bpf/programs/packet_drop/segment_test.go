@@ -188,7 +188,7 @@ func TestSentAgain(t *testing.T) {
 			filtered := int(r.Status().Filtered[bpf.FilteredRule] - before)
 			answers, _ := counted(t, a, "seen")
 			lost := bpftest.Event{"drop_reason": "NETFILTER_DROP", "protocol": "tcp", "source_ip": test.far, "source_port": "7001", "destination_ip": test.near, "interface": "v-a"}
-			if got := packets(events, lost); got != answers || answers <= times || packets(events, nil) != got {
+			if got := packets(events, lost); got != answers || answers < times || packets(events, nil) != got {
 				t.Errorf("%d answers are told, nft dropped %d: %v", got, answers, events)
 			}
 			if filtered < times {
