@@ -91,14 +91,15 @@ func TestAlive(t *testing.T) {
 	}
 }
 
-// BenchmarkNames gives events all names; it must not allocate for each.
-func BenchmarkNames(b *testing.B) {
-	root := b.TempDir()
+// namesOfFew knows 8 processes and 8 cgroups, with all names that there are.
+func namesOfFew(t testing.TB) *Names {
+	t.Helper()
+	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/:\nweb:x:1:0::/:\n"), 0o600); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	n := NewNames(names.NewHost(root, slog.New(slog.DiscardHandler)))
 	for i := range 8 {
@@ -109,6 +110,39 @@ func BenchmarkNames(b *testing.B) {
 			Container: names.Container{Name: "web-" + text, Image: "registry.example/shop/web:1." + text, Pod: names.Pod{Name: "web-6d4cf56db6-x2x7" + text, Namespace: "shop", Container: "web"}},
 		})
 	}
+	return n
+}
+
+// What is known is looked up without taking memory, and so is what is not known.
+func TestNamesAllocateNothing(t *testing.T) {
+	n := namesOfFew(t)
+	const rounds, each = 100, 16 // more than are known
+	batch := event.NewBatch(namesType, (rounds+2)*each)
+	look := func() {
+		for i := range each {
+			batch.Append(int64(i))
+			n.SetProcess(batch, ProcessID{PID: uint32(i)})
+			n.SetUser(batch, uint32(i%3))
+			n.SetCgroup(batch, uint64(i))
+		}
+	}
+	look() // the batch has all texts now
+	if got := testing.AllocsPerRun(rounds, look); got != 0 {
+		t.Errorf("%v allocations for %d events", got, each)
+	}
+	for i, want := range map[int][4]string{7: {"/usr/bin/program-7", "web", "web-7", "web-6d4cf56db6-x2x77"}, each - 1: {"", "root", "", ""}} {
+		row := event.Row{Batch: batch, Index: batch.Len() - each + i}
+		for at, column := range []int{event.Executable, event.User, event.ContainerName, event.K8sPod} {
+			if got, _ := row.String(column); got != want[at] {
+				t.Errorf("event %d: %q, want %q", i, got, want[at])
+			}
+		}
+	}
+}
+
+// BenchmarkNames gives events all names; it must not allocate for each.
+func BenchmarkNames(b *testing.B) {
+	n := namesOfFew(b)
 	var batch *event.Batch
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

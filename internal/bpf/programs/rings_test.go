@@ -195,3 +195,44 @@ func TestRoomForOneCPU(t *testing.T) {
 		t.Errorf("%d events recorded in %d bytes, want %d; lost %v", got, size, least, s.Lost)
 	}
 }
+
+// countingSink counts what is handed over.
+type countingSink struct {
+	*bpftest.Recorder
+	batches, events int
+}
+
+func (s *countingSink) Append(b *event.Batch) {
+	s.batches++
+	s.events += b.Len()
+	s.Recorder.Append(b)
+}
+
+// The reader is not woken for each event: of one thread that tells of one after the
+// other, as quickly as it can, each batch has very many.
+func TestFewWakeUps(t *testing.T) {
+	bpftest.RequireRoot(t)
+	const n, least = 8192, 32 // events that a batch has at least, on average
+	sink := &countingSink{Recorder: bpftest.NewRecorder()}
+	program, err := bpf.Start(connection.Monitor, bpftest.NewHost(t), bpf.Options{}, sink, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := bpftest.NewNetNS(t, "wake")
+	ns.Do(t, func() {
+		for range n {
+			unix.Close(udpSocket(t))
+		}
+	})
+	if err := program.Stop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	sink.Account(t, program.Status())
+	if got := len(sink.Recorded(ns)); got != 2*n {
+		t.Errorf("%d events, want %d", got, 2*n)
+	}
+	t.Logf("%d events in %d batches", sink.events, sink.batches)
+	if sink.batches*least > sink.events {
+		t.Errorf("%d batches for %d events", sink.batches, sink.events)
+	}
+}
