@@ -89,4 +89,9 @@ func TestUnfinished(t *testing.T) {
 			t.Errorf("ascending %v: %v", ascending, err)
 		}
 	}
+	within := query.Window{Since: minute(10), Until: minute(20)} // all of one day
+	_, err := s.Summary(ctx, query.Summary{Type: flowType, Window: within, GroupBy: []string{"pid"}})
+	if stopped := (*query.Unfinished)(nil); !errors.As(err, &stopped) || !stopped.At.Equal(within.Since) {
+		t.Errorf("summary: %v", err)
+	}
 }

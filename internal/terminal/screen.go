@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -48,7 +49,7 @@ func (s *Screen) table(columns []column, rows [][]string) {
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	style.Box.UnfinishedRow = " …"
+	style.Box.UnfinishedRow = unfinished
 	style.Format.Header = text.FormatDefault
 	style.Size.WidthMax = s.width
 	t.SetStyle(style)
@@ -72,8 +73,15 @@ func (s *Screen) table(columns []column, rows [][]string) {
 		}
 		t.AppendRow(cells)
 	}
-	s.say("%s\n", t.Render())
+	shown := t.Render()
+	s.say("%s\n", shown)
+	if strings.Contains(shown+"\n", unfinished+"\n") {
+		s.say("some lines are longer than the terminal is wide: --output json has all of them\n")
+	}
 }
+
+// unfinished is how a line ends that goes on.
+const unfinished = " …"
 
 // say prints. That nobody reads it any more is no failure of the answer.
 func (s *Screen) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }

@@ -56,6 +56,13 @@ func (s *Summary) UnmarshalJSON(data []byte) error {
 func (s *Screen) Summary(t *event.Type, r *Summary, groupBy []string) {
 	v := summaryView{s: s, t: t, units: unitsOf([]*event.Type{t})}
 	s.say("%s from %s to %s (%s)\n", strings.ReplaceAll(t.Collection, "_", " "), s.instant(r.Since), s.instant(r.Until), duration(r.Until.Sub(r.Since)))
+	stats, _ := r.all["stats"].(map[string]any)
+	for column := range stats {
+		if len(stats) == 1 {
+			v.statsOf = column
+			s.say("%s to %s are of %s\n", statsOrder[0], statsOrder[len(statsOrder)-1], column)
+		}
+	}
 	distinct, _ := r.all["distinct"].(map[string]any)
 	delete(r.all, "distinct")
 	v.table(nil, []Object{r.all})
@@ -96,9 +103,10 @@ func (s *Screen) Summary(t *event.Type, r *Summary, groupBy []string) {
 }
 
 type summaryView struct {
-	s     *Screen
-	t     *event.Type
-	units units
+	s       *Screen
+	t       *event.Type
+	units   units
+	statsOf string // the only column with stats, which labels need not name; "" if there are more
 }
 
 // groups shows those that were asked for, by columns or networks.
@@ -144,7 +152,7 @@ func (v summaryView) table(key []string, groups []Object) {
 		columns = append(columns, c)
 	}
 	for _, name := range v.figures(flat, key) {
-		c := column{name: label(name), right: true}
+		c := column{name: v.label(name), right: true}
 		for i, g := range flat {
 			c.right = c.right && (g[name] == nil || isNumber(g[name]))
 			rows[i] = append(rows[i], v.figure(name, g[name]))
@@ -177,8 +185,8 @@ func isLeftOut(name string) bool {
 // How the figures of one column are put in order.
 var statsOrder = []string{"min", "avg", "p50", "p95", "p99", "max"}
 
-// rank puts the count first, then what it was before, the counts by state or reason,
-// the sums, and the rest.
+// rank puts the count first, then what it was before, what else was asked for, the counts
+// by state or reason, and the sums: what does not fit is what nobody asked for.
 func (v summaryView) rank(name string) int {
 	const apart = 1000 // more than there are columns or values
 	of, what, _ := strings.Cut(name, ".")
@@ -189,16 +197,16 @@ func (v summaryView) rank(name string) int {
 		return 1
 	case "counts":
 		at, _ := v.t.Column(v.t.Breakdown)
-		return apart + slices.Index(v.t.Columns[at].Values, what)
+		return 10*apart + slices.Index(v.t.Columns[at].Values, what)
 	case "sums":
 		at, _ := v.t.Column(what)
-		return 2*apart + at
+		return 11*apart + at
 	case "stats":
 		column, figure, _ := strings.Cut(what, ".")
 		at, _ := v.t.Column(column)
-		return 3*apart + 10*at + slices.Index(statsOrder, figure)
+		return apart + 10*at + slices.Index(statsOrder, figure)
 	}
-	return 100 * apart
+	return 9 * apart
 }
 
 // flatten gives the members of objects within an object names with dots.
@@ -215,7 +223,7 @@ func flatten(to Object, prefix string, from map[string]any) {
 }
 
 // label names a figure: counts and sums are known by what is counted.
-func label(name string) string {
+func (v summaryView) label(name string) string {
 	for _, known := range []string{"counts.", "sums."} {
 		if what, ok := strings.CutPrefix(name, known); ok {
 			return what
@@ -223,6 +231,9 @@ func label(name string) string {
 	}
 	if what, ok := strings.CutPrefix(name, "stats."); ok {
 		column, figure, _ := strings.Cut(what, ".")
+		if column == v.statsOf {
+			return figure
+		}
 		return figure + "(" + column + ")"
 	}
 	return strings.ReplaceAll(name, ".", " ")
