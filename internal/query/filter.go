@@ -97,10 +97,16 @@ func checkFilter(types []*event.Type, e expression) error {
 		return &ParamError{Name: e.column, Reason: "is empty (absent=" + e.column + " asks for events that have no value there)"}
 	}
 	any := declared[0] // with the values that the column may have in one of the types
-	for _, c := range declared[1:] {
-		if any.Values = slices.Concat(any.Values, c.Values); len(c.Values) == 0 {
+	any.Values = nil
+	for _, c := range declared {
+		if len(c.Values) == 0 {
 			any.Values = nil
 			break
+		}
+		for _, v := range c.Values {
+			if !slices.Contains(any.Values, v) {
+				any.Values = append(any.Values, v)
+			}
 		}
 	}
 	if _, err := parseWanted(any, e.op, e.operand); err != nil {

@@ -27,6 +27,7 @@ func TestParseFilters(t *testing.T) {
 		{"too large a number", both, map[string][]string{"pid": {"9223372036854775808"}}, "pid", "whole number"},
 		{"value of one type", both, map[string][]string{"protocol": {"icmp", "udp"}}, "", ""},
 		{"value of no type", []*event.Type{flowType}, map[string][]string{"protocol": {"icmp"}}, "protocol", "tcp, udp"},
+		{"value of neither type", both, map[string][]string{"protocol": {"sctp"}}, "protocol", "want tcp, udp, icmp)"},
 		{"address and network", both, map[string][]string{"address": {"::1", "10.0.0.0/8"}}, "", ""},
 		{"not an address", both, map[string][]string{"address": {"localhost"}}, "address", "IP address"},
 		{"not a network", both, map[string][]string{"address": {"10.0.0.0/33"}}, "address", "network"},
