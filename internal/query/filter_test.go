@@ -55,7 +55,7 @@ func TestParseFilters(t *testing.T) {
 		{"too large a size", both, map[string][]string{"sent>": {"9000000TiB"}}, "sent", "1MiB"},
 		{"time spans", both, map[string][]string{"took_ns>1s": {""}, "took_us<": {"1ms"}, "took_ns": {"250ms"}}, "", ""},
 		{"no time span", both, map[string][]string{"took_ns>": {"long"}}, "took_ns", "250ms"},
-		{"time span that is too fine", both, map[string][]string{"took_us>": {"1500ns"}}, "took_us", "1µs"},
+		{"time span that is too fine", both, map[string][]string{"took_us>": {"1500ns"}}, "took_us", "whole number of microseconds"},
 		{"beginning", both, map[string][]string{"command": {"ng*"}, "protocol": {"t*"}}, "", ""},
 		{"beginning that is not possible", both, map[string][]string{"protocol": {"x*"}}, "protocol", "not possible"},
 		{"beginning of a number", both, map[string][]string{"pid": {"1*"}}, "pid", "whole number"},

@@ -117,7 +117,8 @@ func parseSize(text string) (int64, error) {
 func parseSpan(text string, unit time.Duration) (int64, error) {
 	d, err := ParseDuration(text)
 	if err != nil || d%unit != 0 {
-		return 0, fmt.Errorf("is not a time span (want 250ms, 1s or 5m, or a number of %v)", unit)
+		units := map[time.Duration]string{time.Nanosecond: "nanoseconds", time.Microsecond: "microseconds"}
+		return 0, fmt.Errorf("is not a time span (want 250ms, 1s or 5m, or a whole number of %s)", units[unit])
 	}
 	return int64(d / unit), nil
 }

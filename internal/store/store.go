@@ -38,7 +38,7 @@ import (
 
 var (
 	// ErrInUse is returned by Open when another process has the file open.
-	ErrInUse = errors.New("is in use by another ebpf-server; ask that one, take a copy (ebpf-server snapshot FILE), or stop it")
+	ErrInUse = errors.New("is in use by another ebpf-server; ask that one (without --db, or with --server http://127.0.0.1:8080), take a copy (ebpf-server snapshot FILE), or stop it")
 	// ErrReadOnly is returned by what would write to a file opened with Options.ReadOnly.
 	ErrReadOnly = errors.New("database is open for reading only")
 	// ErrClosed is returned by everything after Close.
