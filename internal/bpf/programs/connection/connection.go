@@ -28,6 +28,7 @@ var Monitor = &bpf.Monitor{
 		connectionProgRecvmsg6:            featureUDPFlows,
 		connectionProgIdleFlows:           featureUDPFlows,
 		connectionProgIoUringComplete:     featureURing,
+		connectionProgIoUringConnected:    featureURing,
 		connectionProgExistingListeners:   featureExisting,
 		connectionProgExistingConnections: featureExisting,
 		connectionProgExistingTold:        featureExisting,

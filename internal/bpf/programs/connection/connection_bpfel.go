@@ -336,6 +336,7 @@ const (
 	connectionProgIdleFlows            = "idle_flows"
 	connectionProgInetSockSetState     = "inet_sock_set_state"
 	connectionProgIoUringComplete      = "io_uring_complete"
+	connectionProgIoUringConnected     = "io_uring_connected"
 	connectionProgRecvmsg4             = "recvmsg4"
 	connectionProgRecvmsg6             = "recvmsg6"
 	connectionProgSendmsg4             = "sendmsg4"
@@ -421,6 +422,7 @@ type connectionProgramSpecs struct {
 	IdleFlows           *ebpf.ProgramSpec `ebpf:"idle_flows"`
 	InetSockSetState    *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	IoUringComplete     *ebpf.ProgramSpec `ebpf:"io_uring_complete"`
+	IoUringConnected    *ebpf.ProgramSpec `ebpf:"io_uring_connected"`
 	Recvmsg4            *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Recvmsg6            *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4            *ebpf.ProgramSpec `ebpf:"sendmsg4"`
@@ -592,6 +594,7 @@ type connectionPrograms struct {
 	IdleFlows           *ebpf.Program `ebpf:"idle_flows"`
 	InetSockSetState    *ebpf.Program `ebpf:"inet_sock_set_state"`
 	IoUringComplete     *ebpf.Program `ebpf:"io_uring_complete"`
+	IoUringConnected    *ebpf.Program `ebpf:"io_uring_connected"`
 	Recvmsg4            *ebpf.Program `ebpf:"recvmsg4"`
 	Recvmsg6            *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4            *ebpf.Program `ebpf:"sendmsg4"`
@@ -618,6 +621,7 @@ func (p *connectionPrograms) Close() error {
 		p.IdleFlows,
 		p.InetSockSetState,
 		p.IoUringComplete,
+		p.IoUringConnected,
 		p.Recvmsg4,
 		p.Recvmsg6,
 		p.Sendmsg4,
