@@ -1,4 +1,5 @@
-/* Packets that the kernel drops: every kfree_skb with its reason and place.
+/* Packets that the kernel drops: every kfree_skb with its reason and place, and the SYN
+ * that meets a full accept queue, which the kernel frees like one that it has answered.
  *
  * Most drops happen in softirq, where the process that happens to run has
  * nothing to do with the packet. What is told of the owner comes from the
@@ -40,6 +41,7 @@
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
 #define TCPHDR_RST 0x04
+#define TCPHDR_ACK 0x10
 
 /* Of the running kernel. 0: it has no such reason. */
 const volatile u32 queue_purge = 0;   /* SKB_DROP_REASON_QUEUE_PURGE */
@@ -50,6 +52,7 @@ const volatile u32 tcp_close = 0;     /* SKB_DROP_REASON_TCP_CLOSE */
 const volatile u32 tw_paws = 0;       /* SKB_DROP_REASON_TCP_RFC7323_TW_PAWS */
 const volatile u32 paws = 0;          /* SKB_DROP_REASON_TCP_RFC7323_PAWS */
 const volatile u32 paws_ack = 0;      /* SKB_DROP_REASON_TCP_RFC7323_PAWS_ACK */
+const volatile u32 overflow = 0;      /* SKB_DROP_REASON_TCP_LISTEN_OVERFLOW */
 
 /* A function, or a part that the compiler put elsewhere. 0: there is none, or
  * the kernel hides its symbols; then the rule that needs it does not apply.
@@ -62,6 +65,7 @@ struct place {
 #define PLACES 6
 
 const volatile struct place receivers[PLACES] = {}; /* tcp_rcv_state_process, tcp_v4_rcv, tcp_v6_rcv */
+const volatile struct place syn_receivers[PLACES] = {}; /* tcp_rcv_state_process */
 const volatile struct place vsock_receivers[PLACES] = {}; /* virtio_transport_recv_pkt, _recv_connected */
 const volatile struct place purgers[PLACES] = {}; /* sk_stream_kill_queues, without queue_purge */
 
@@ -178,6 +182,14 @@ static __always_inline bool is_excluded(const struct packet *p)
 	return is_left_out(&subject);
 }
 
+static __always_inline void record_wanted(const struct packet *p)
+{
+	if (is_excluded(p))
+		count(COUNTER_EXCLUDED);
+	else
+		record(p, bpf_ktime_get_boot_ns());
+}
+
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 {
@@ -206,9 +218,48 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 		read_socket(&p, owner);
 	read_device(&p.drop, skb, owner);
 	read_connection(&p, owner);
-	if (is_excluded(&p))
-		count(COUNTER_EXCLUDED);
-	else
-		record(&p, bpf_ktime_get_boot_ns());
+	record_wanted(&p);
+	return 0;
+}
+
+/* As tcp_conn_request asks before it takes a SYN (sk_acceptq_is_full). Of several sockets
+ * with one port it is not known whose queue it was.
+ */
+static __always_inline bool refuses(const struct sock *sk)
+{
+	const struct sock_reuseport *group = BPF_CORE_READ(sk, sk_reuseport_cb);
+
+	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
+	       BPF_CORE_READ(sk, sk_ack_backlog) > BPF_CORE_READ(sk, sk_max_ack_backlog) &&
+	       (!group || BPF_CORE_READ(group, num_socks) == 1);
+}
+
+/* Only where the tracepoint tells the place, and the reason has a name. */
+SEC("tp_btf/consume_skb")
+int BPF_PROG(consume_skb, struct sk_buff *skb, void *location)
+{
+	const struct tcp_skb_cb *cb;
+	const struct sock *listener;
+	struct packet p;
+
+	if (!is_in((u64)location, syn_receivers))
+		return 0;
+	cb = (const struct tcp_skb_cb *)skb->cb;
+	if ((BPF_CORE_READ(cb, tcp_flags) & (TCPHDR_SYN | TCPHDR_ACK)) != TCPHDR_SYN)
+		return 0;
+	__builtin_memset(&p, 0, sizeof(p));
+	p.drop.location = (u64)location;
+	p.drop.reason = overflow;
+	read_packet(&p, skb);
+	read_device(&p.drop, skb, NULL);
+	if (!(p.drop.known & KNOWN_PORTS))
+		return 0;
+	listener = (const struct sock *)listener_of(&p);
+	if (!listener || !refuses(listener))
+		return 0;
+	p.drop.attribution = ATTRIBUTION_RECEIVING;
+	read_socket(&p, listener);
+	read_connection(&p, listener);
+	record_wanted(&p);
 	return 0;
 }

@@ -112,10 +112,12 @@ static __always_inline void listener_exists(const struct sock *sk, struct file *
 	if (!remember(key, &new, BPF_NOEXIST))
 		return;
 	/* It may have ended before the entry was there. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN) {
+		remember_ends(key, &new.facts);
 		add_listener(&new.facts);
-	else
+	} else {
 		forget(key);
+	}
 }
 
 static __always_inline void listener_exists_told(const struct sock *sk)

@@ -170,6 +170,7 @@ static __always_inline void on_listen_end(u64 key, const struct sock *sk)
 		__sync_fetch_and_add(&l->sockets, -1);
 	if (!sk->sk_shutdown) /* the process still has it, and may let it listen again */
 		next_attempt(c->facts.cookie, 0);
+	forget_ends(&c->facts);
 	forget(key);
 }
 
@@ -197,6 +198,7 @@ static __always_inline void on_listening(const struct sock *sk)
 		forget(key);
 		return;
 	}
+	remember_ends(key, &c.facts);
 	add_listener(&c.facts);
 	tell_listening(&c);
 }

@@ -72,8 +72,8 @@ static __always_inline struct slot *slot_of(u64 sk)
 	return bpf_map_lookup_elem(&connections, &i);
 }
 
-/* The established TCP connections by a hash of their ends, for packets that have no
- * socket yet. It says only where to look: who uses it compares the ends. Where two
+/* The established TCP connections, and the sockets that listen, by a hash of their ends,
+ * for packets that have no socket yet. It says only where to look: who uses it compares the ends. Where two
  * have one hash, a packet of one of them has no owner. There is room for all.
  */
 struct {
@@ -112,7 +112,7 @@ static __always_inline bool has_index(const struct facts *f)
 	return !is_loopback(&f->ends.remote);
 }
 
-/* From ESTABLISHED on. */
+/* From ESTABLISHED or LISTEN on. */
 static __always_inline void remember_ends(u64 sk, const struct facts *f)
 {
 	u64 hash;
@@ -175,13 +175,14 @@ static __always_inline const struct facts *facts_of_udp(u64 cookie)
 	return c ? &c->facts : NULL;
 }
 
-static __always_inline const struct facts *facts_of_ends(const struct endpoints *ends, u32 netns)
+/* The address of the socket that has these ends, or 0. */
+static __always_inline u64 socket_of_ends(const struct endpoints *ends, u32 netns)
 {
 	u64 hash = hash_of_ends(ends, netns);
 	u64 *sk = bpf_map_lookup_elem(&connections_by_ends, &hash);
 	const struct facts *f = sk ? facts_of_tcp(*sk) : NULL;
 
 	if (!f || f->netns != netns || __builtin_memcmp(&f->ends, ends, sizeof(*ends)))
-		return NULL;
-	return f;
+		return 0;
+	return *sk;
 }

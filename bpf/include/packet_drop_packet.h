@@ -321,12 +321,16 @@ static __always_inline const struct facts *connection_of(const struct packet *p,
 		.local_port = d->destination_port,
 		.remote_port = p->source_port,
 	};
+	u64 known;
 
 	if (sk && d->ip_protocol == IPPROTO_UDP)
 		return facts_of_udp(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
 	if (sk)
 		return facts_of_tcp((u64)sk);
-	return d->ip_protocol == IPPROTO_TCP && d->known & KNOWN_PORTS ? facts_of_ends(&ends, d->netns) : NULL;
+	if (d->ip_protocol != IPPROTO_TCP || !(d->known & KNOWN_PORTS))
+		return NULL;
+	known = socket_of_ends(&ends, d->netns);
+	return known ? facts_of_tcp(known) : NULL;
 }
 
 /* Needs the ports and the namespace. */
@@ -344,4 +348,29 @@ static __always_inline void read_connection(struct packet *p, const struct sock 
 	p->drop.uid = f->owner.uid;
 	p->drop.cgroup_id = f->owner.cgroup_id;
 	p->cgroups = f->owner.cgroups;
+}
+
+/* The socket that listens for a TCP packet, or 0: the ends of such a socket are as
+ * endpoints_of gives them. Needs the ports and the namespace.
+ */
+static __always_inline u64 listener_of(const struct packet *p)
+{
+	const struct drop *d = &p->drop;
+	struct endpoints ends = {.local = d->destination, .local_port = d->destination_port};
+	bool v4 = d->ether_type == ETH_P_IP;
+	u64 sk;
+
+	if (v4)
+		address_from_v4(&ends.remote, 0);
+	sk = socket_of_ends(&ends, d->netns);
+	if (!sk && v4) {
+		ends.local = ends.remote;
+		sk = socket_of_ends(&ends, d->netns);
+	}
+	if (!sk) { /* of IPv6, which may take IPv4 too */
+		__builtin_memset(&ends.local, 0, sizeof(ends.local));
+		__builtin_memset(&ends.remote, 0, sizeof(ends.remote));
+		sk = socket_of_ends(&ends, d->netns);
+	}
+	return sk;
 }

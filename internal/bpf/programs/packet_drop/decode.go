@@ -41,7 +41,32 @@ var columns = struct {
 // lets this process see where.
 func features(host *bpf.Host) (map[string]bool, error) {
 	names, err := host.EnumNames(reasonEnum)
-	return map[string]bool{"drop_reason": len(names) > 0, "location": len(host.Symbols.Ranges("tcp_v4_rcv")) > 0}, err
+	if err != nil {
+		return nil, err
+	}
+	left, err := spared(host)
+	return map[string]bool{
+		"drop_reason": len(names) > 0, "location": len(host.Symbols.Ranges("tcp_v4_rcv")) > 0, "full_listen_queue": len(left) == 0,
+	}, err
+}
+
+// spared leaves out the hook for SYNs that a full accept queue refuses where the tracepoint
+// does not tell the place (before Linux 6.3), that hides its symbols, or has no name for it.
+func spared(host *bpf.Host) ([]string, error) {
+	arguments, err := host.TracepointArguments("consume_skb")
+	if err != nil {
+		return nil, err
+	}
+	names, err := host.EnumNames(reasonEnum)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if name == reasonPrefix+"TCP_LISTEN_OVERFLOW" && arguments > 1 && len(host.Symbols.Ranges("tcp_rcv_state_process")) > 0 {
+			return nil, nil
+		}
+	}
+	return []string{"consume_skb"}, nil
 }
 
 // prepare tells the object what the running kernel calls the drops that are
@@ -55,6 +80,7 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 		"QUEUE_PURGE": packetDropVarQueuePurge, "NOT_SPECIFIED": packetDropVarNotSpecified,
 		"TCP_OLD_DATA": packetDropVarOldData, "TCP_OLD_SEQUENCE": packetDropVarOldSequence, "TCP_CLOSE": packetDropVarTcpClose,
 		"TCP_RFC7323_PAWS": packetDropVarPaws, "TCP_RFC7323_PAWS_ACK": packetDropVarPawsAck, "TCP_RFC7323_TW_PAWS": packetDropVarTwPaws,
+		"TCP_LISTEN_OVERFLOW": packetDropVarOverflow,
 	}
 	knowsPurge := false
 	for value, name := range names {
@@ -76,6 +102,9 @@ func prepare(spec *ebpf.CollectionSpec, host *bpf.Host) error {
 	}
 	receivers := places(host, "tcp_rcv_state_process", "tcp_v4_rcv", "tcp_v6_rcv")
 	if err := spec.Variables[packetDropVarReceivers].Set(receivers); err != nil {
+		return err
+	}
+	if err := spec.Variables[packetDropVarSynReceivers].Set(places(host, "tcp_rcv_state_process")); err != nil {
 		return err
 	}
 	if err := spec.Variables[packetDropVarVsockReceivers].Set(places(host, "virtio_transport_recv_pkt", "virtio_transport_recv_connected")); err != nil {

@@ -17,6 +17,7 @@ var Monitor = &bpf.Monitor{
 	Features:   features,
 	Load:       loadPacketDrop,
 	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port", "interface"},
+	Spared:     spared,
 	Prepare:    prepare,
 	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds},
 	NewDecoder: newDecoder,

@@ -205,6 +205,7 @@ const (
 	packetDropMapWindow                = "window"
 	packetDropMapWindowA               = "window_a"
 	packetDropMapWindowB               = "window_b"
+	packetDropProgConsumeSkb           = "consume_skb"
 	packetDropProgKfreeSkb             = "kfree_skb"
 	packetDropVarCounted               = "counted"
 	packetDropVarExcludes              = "excludes"
@@ -218,12 +219,14 @@ const (
 	packetDropVarNotSpecified          = "not_specified"
 	packetDropVarOldData               = "old_data"
 	packetDropVarOldSequence           = "old_sequence"
+	packetDropVarOverflow              = "overflow"
 	packetDropVarPaws                  = "paws"
 	packetDropVarPawsAck               = "paws_ack"
 	packetDropVarPurgers               = "purgers"
 	packetDropVarQueuePurge            = "queue_purge"
 	packetDropVarReceivers             = "receivers"
 	packetDropVarRules                 = "rules"
+	packetDropVarSynReceivers          = "syn_receivers"
 	packetDropVarTcpClose              = "tcp_close"
 	packetDropVarTellings              = "tellings"
 	packetDropVarTwPaws                = "tw_paws"
@@ -275,7 +278,8 @@ type packetDropSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetDropProgramSpecs struct {
-	KfreeSkb *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	ConsumeSkb *ebpf.ProgramSpec `ebpf:"consume_skb"`
+	KfreeSkb   *ebpf.ProgramSpec `ebpf:"kfree_skb"`
 }
 
 // packetDropMapSpecs contains maps before they are loaded into the kernel.
@@ -314,12 +318,14 @@ type packetDropVariableSpecs struct {
 	NotSpecified          *ebpf.VariableSpec `ebpf:"not_specified"`
 	OldData               *ebpf.VariableSpec `ebpf:"old_data"`
 	OldSequence           *ebpf.VariableSpec `ebpf:"old_sequence"`
+	Overflow              *ebpf.VariableSpec `ebpf:"overflow"`
 	Paws                  *ebpf.VariableSpec `ebpf:"paws"`
 	PawsAck               *ebpf.VariableSpec `ebpf:"paws_ack"`
 	Purgers               *ebpf.VariableSpec `ebpf:"purgers"`
 	QueuePurge            *ebpf.VariableSpec `ebpf:"queue_purge"`
 	Receivers             *ebpf.VariableSpec `ebpf:"receivers"`
 	Rules                 *ebpf.VariableSpec `ebpf:"rules"`
+	SynReceivers          *ebpf.VariableSpec `ebpf:"syn_receivers"`
 	TcpClose              *ebpf.VariableSpec `ebpf:"tcp_close"`
 	Tellings              *ebpf.VariableSpec `ebpf:"tellings"`
 	TwPaws                *ebpf.VariableSpec `ebpf:"tw_paws"`
@@ -400,12 +406,14 @@ type packetDropVariables struct {
 	NotSpecified          *ebpf.Variable `ebpf:"not_specified"`
 	OldData               *ebpf.Variable `ebpf:"old_data"`
 	OldSequence           *ebpf.Variable `ebpf:"old_sequence"`
+	Overflow              *ebpf.Variable `ebpf:"overflow"`
 	Paws                  *ebpf.Variable `ebpf:"paws"`
 	PawsAck               *ebpf.Variable `ebpf:"paws_ack"`
 	Purgers               *ebpf.Variable `ebpf:"purgers"`
 	QueuePurge            *ebpf.Variable `ebpf:"queue_purge"`
 	Receivers             *ebpf.Variable `ebpf:"receivers"`
 	Rules                 *ebpf.Variable `ebpf:"rules"`
+	SynReceivers          *ebpf.Variable `ebpf:"syn_receivers"`
 	TcpClose              *ebpf.Variable `ebpf:"tcp_close"`
 	Tellings              *ebpf.Variable `ebpf:"tellings"`
 	TwPaws                *ebpf.Variable `ebpf:"tw_paws"`
@@ -419,11 +427,13 @@ type packetDropVariables struct {
 //
 // It can be passed to loadPacketDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetDropPrograms struct {
-	KfreeSkb *ebpf.Program `ebpf:"kfree_skb"`
+	ConsumeSkb *ebpf.Program `ebpf:"consume_skb"`
+	KfreeSkb   *ebpf.Program `ebpf:"kfree_skb"`
 }
 
 func (p *packetDropPrograms) Close() error {
 	return _PacketDropClose(
+		p.ConsumeSkb,
 		p.KfreeSkb,
 	)
 }
