@@ -63,7 +63,7 @@ func TestSYNOfFullQueue(t *testing.T) {
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 				before := overflows(t, b)
 				told := countOf(drops.Events(t, b), want)
-				if after := overflows(t, b); told == before && told == after && told >= clients-backlog-1 {
+				if before == overflows(t, b) && told == before && told >= clients-backlog-1 {
 					break
 				}
 				if time.Now().After(deadline) {
