@@ -288,8 +288,13 @@ int connect6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
-	if (ctx->protocol == IPPROTO_UDP)
-		udp_end(bpf_get_socket_cookie(ctx));
+	u64 cookie;
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
+	cookie = bpf_get_socket_cookie(ctx);
+	udp_end(cookie);
+	bpf_map_delete_elem(&attempts, &cookie);
 	return 1;
 }
 

@@ -212,8 +212,10 @@ static __always_inline bool remember(u64 sk, const struct connection *c, u64 fla
 }
 
 /* How often a socket was connected before, by cookie, and OUTCOME_TOLD. Only sockets
- * that failed or were disconnected are here, so old entries may go.
+ * that failed or were disconnected are here, most of which are closed and never come
+ * back, so old entries may go: see attempt_of_used.
  */
+#define ATTEMPTS_FORGOTTEN (1U << 22) /* the number is no count, but one that was not used before; an id has room for 23 bits */
 #define OUTCOME_TOLD (1U << 31) /* what became of it was told, and no connect() has returned it yet */
 
 struct {
@@ -312,6 +314,24 @@ static __always_inline u32 attempt_of(u64 cookie)
 	u32 *n = bpf_map_lookup_elem(&attempts, &cookie);
 
 	return n ? *n & ~OUTCOME_TOLD : 0;
+}
+
+/* Of a socket that has a cookie, at SYN_SENT. A sequence number is left from an
+ * earlier connection: if its entry has gone, its attempts are numbered anew from the
+ * time, as no two may have the same id. (Linux clears the sequence number of a
+ * connection that was established when the next one goes to another address.)
+ */
+static __always_inline u32 attempt_of_used(const struct tcp_sock *tp, u64 cookie)
+{
+	u32 *n = bpf_map_lookup_elem(&attempts, &cookie), anew;
+
+	if (n)
+		return *n & ~OUTCOME_TOLD;
+	if (!tp->write_seq)
+		return 0;
+	anew = ATTEMPTS_FORGOTTEN | ((bpf_ktime_get_boot_ns() >> 20) & (ATTEMPTS_FORGOTTEN - 1));
+	bpf_map_update_elem(&attempts, &cookie, &anew, BPF_ANY);
+	return anew;
 }
 
 /* told is OUTCOME_TOLD or 0. */

@@ -36,8 +36,9 @@ struct listening {
 	u32 shared;  /* ... and belong to different processes: the owner is not known */
 };
 
-/* Who owns what nobody accepts. An entry stays when its last socket closes: the
- * connections that wait to be accepted are ended after that.
+/* Who owns what nobody accepts. An entry stays when its last socket closes while
+ * connections wait to be accepted, as these are ended after that: such entries are
+ * old soon, and may go.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -46,12 +47,17 @@ struct {
 	__type(value, struct listening);
 } listeners SEC(".maps");
 
+static __always_inline struct listener_key key_of_listener(const struct facts *f)
+{
+	return (struct listener_key){ .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
+}
+
 /* Who listens where these ends were accepted. Who does now comes before who did
  * so last.
  */
 static __always_inline struct listening *listener_of(const struct facts *f)
 {
-	struct listener_key key = { .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
+	struct listener_key key = key_of_listener(f);
 	struct listening *l, *best = NULL;
 	int i;
 
@@ -81,14 +87,14 @@ static __always_inline void owner_is_listener(struct facts *f)
 /* All that listen on the address and port of this one. */
 static __always_inline struct listening *listening_with(const struct facts *f)
 {
-	struct listener_key key = { .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
+	struct listener_key key = key_of_listener(f);
 
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
 static __always_inline void add_listener(const struct facts *f)
 {
-	struct listener_key key = { .netns = f->netns, .ip = f->ends.local, .port = f->ends.local_port };
+	struct listener_key key = key_of_listener(f);
 	struct listening *same = bpf_map_lookup_elem(&listeners, &key);
 	struct listening l = { .owner = f->owner, .sockets = 1 };
 
@@ -99,6 +105,18 @@ static __always_inline void add_listener(const struct facts *f)
 		return;
 	}
 	bpf_map_update_elem(&listeners, &key, &l, BPF_ANY);
+}
+
+static __always_inline void remove_listener(const struct sock *sk, const struct facts *f)
+{
+	struct listener_key key = key_of_listener(f);
+	struct listening *l = bpf_map_lookup_elem(&listeners, &key);
+
+	if (!l || !l->sockets)
+		return;
+	__sync_fetch_and_add(&l->sockets, -1);
+	if (!l->sockets && !sk->sk_ack_backlog)
+		bpf_map_delete_elem(&listeners, &key);
 }
 
 static __always_inline void tell_listening(const struct connection *c)
@@ -158,16 +176,13 @@ static __always_inline void on_listen(u64 key, struct sock *sk)
 static __always_inline void on_listen_end(u64 key, const struct sock *sk)
 {
 	struct connection *c = connection_of(key);
-	struct listening *l;
 
 	if (!c)
 		return;
 	if (may_announce(c)) /* it was found, and ends before it was told of */
 		tell_listening(c);
 	tell_stopped(c);
-	l = listening_with(&c->facts);
-	if (l && l->sockets)
-		__sync_fetch_and_add(&l->sockets, -1);
+	remove_listener(sk, &c->facts);
 	if (!sk->sk_shutdown) /* the process still has it, and may let it listen again */
 		next_attempt(c->facts.cookie, 0);
 	forget_ends(&c->facts);

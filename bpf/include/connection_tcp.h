@@ -117,7 +117,7 @@ static __always_inline void on_connect(u64 key, struct sock *sk, const struct tc
 	struct connection *first = first_subflow_of(tp);
 
 	if (unlikely(has_cookie(sk)))
-		c.facts.attempt = attempt_of(sk->__sk_common.skc_cookie.counter);
+		c.facts.attempt = attempt_of_used(tp, sk->__sk_common.skc_cookie.counter);
 	c.facts.cookie = cookie_of(sk);
 	c.facts.netns = sk->__sk_common.skc_net.net->ns.inum;
 	if (first) {

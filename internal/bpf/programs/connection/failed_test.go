@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
@@ -148,6 +149,43 @@ func TestOneSocketFailsOften(t *testing.T) {
 	}
 	if len(ids) != 6 {
 		t.Errorf("six attempts have %d ids", len(ids))
+	}
+}
+
+// The kernel side remembers how often a socket was connected for so many sockets only: one
+// that it has forgotten gets no id a second time.
+func TestAttemptsForgotten(t *testing.T) {
+	const room = 16
+	r := bpftest.Start(t, bpftest.Changed(connection.Monitor, func(spec *ebpf.CollectionSpec) {
+		spec.Maps["attempts"].MaxEntries = room
+	}))
+	ns := bpftest.NewNetNS(t, "forgotten")
+	address := v4(127, 0, 0, 1, 7001)
+	ns.Do(t, func() {
+		fd, err := dial(t, unix.SOCK_STREAM, address, false)
+		defer unix.Close(fd)
+		for range 3 {
+			for range 20 * room {
+				other, err := dial(t, unix.SOCK_STREAM, v4(127, 0, 0, 1, 7002), false)
+				unix.Close(other)
+				if !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("another connect: %v", err)
+				}
+			}
+			for range 2 {
+				if !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("connect: %v", err)
+				}
+				err = unix.Connect(fd, address)
+			}
+		}
+	})
+	ids := map[string]bool{}
+	for _, e := range r.WaitFor(t, ns, 7, self(t, bpftest.Event{"state": "failed", "destination_port": "7001"})) {
+		ids[e["connection_id"]] = true
+	}
+	if len(ids) != 7 {
+		t.Errorf("seven attempts have %d ids", len(ids))
 	}
 }
 
