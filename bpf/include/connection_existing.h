@@ -225,8 +225,10 @@ static __always_inline void udp_exists_told(u64 cookie)
 {
 	struct udp_connection *c = bpf_map_lookup_elem(&udp_connections, &cookie);
 
-	if (c && !c->announced)
-		udp_established(c);
+	if (!c || c->announced)
+		return;
+	remember_udp_ends(&c->facts);
+	udp_established(c);
 }
 
 enum pass {

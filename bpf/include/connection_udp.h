@@ -37,6 +37,7 @@ static __noinline int udp_end(u64 cookie)
 	if (!c->announced)
 		udp_established(c);
 	udp_closed(c);
+	forget_udp_ends(&c->facts);
 	bpf_map_delete_elem(&udp_connections, &cookie);
 	return 0;
 }
@@ -63,9 +64,12 @@ static __noinline int udp_connected(const struct sock *sk, u64 address)
 	owner_is_current(&c.facts.owner);
 	endpoints_of(sk, &c.facts.ends);
 	udp_established(&c);
-	/* Without a cookie the release cannot be seen: only "established" is told. */
-	if (cookie && bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
+	if (!cookie)
+		return 0; /* the release cannot be seen: only "established" is told */
+	if (bpf_map_update_elem(&udp_connections, &cookie, &c, BPF_ANY))
 		count(COUNTER_MAP_FULL);
+	else
+		remember_udp_ends(&c.facts);
 	return 0;
 }
 

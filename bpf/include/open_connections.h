@@ -156,6 +156,61 @@ struct {
 	__type(value, struct udp_connection);
 } udp_connections SEC(".maps");
 
+/* The connected UDP sockets, by a hash of their ends, as connections_by_ends. Several
+ * may have the same ends (SO_REUSEPORT): then a packet has no owner, until all of them
+ * have ended.
+ */
+struct udp_ends {
+	u64 cookie; /* 0: there are or were several */
+	u64 sockets;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct udp_ends);
+} udp_by_ends SEC(".maps");
+
+static __always_inline void remember_udp_ends(const struct facts *f)
+{
+	struct udp_ends new = {.cookie = f->cookie, .sockets = 1}, *same;
+	u64 hash;
+
+	if (!has_index(f))
+		return;
+	hash = hash_of_ends(&f->ends, f->netns);
+	same = bpf_map_lookup_elem(&udp_by_ends, &hash);
+	if (!same) {
+		bpf_map_update_elem(&udp_by_ends, &hash, &new, BPF_ANY);
+		return;
+	}
+	same->cookie = 0;
+	__sync_fetch_and_add(&same->sockets, 1);
+}
+
+static __always_inline void forget_udp_ends(const struct facts *f)
+{
+	struct udp_ends *e;
+	u64 hash;
+
+	if (!has_index(f))
+		return;
+	hash = hash_of_ends(&f->ends, f->netns);
+	e = bpf_map_lookup_elem(&udp_by_ends, &hash);
+	if (!e)
+		return;
+	__sync_fetch_and_add(&e->sockets, -1);
+	if (!e->sockets)
+		bpf_map_delete_elem(&udp_by_ends, &hash);
+}
+
+static __always_inline bool has_ends(const struct facts *f, const struct endpoints *ends, u32 netns)
+{
+	return f && f->netns == netns && !__builtin_memcmp(&f->ends, ends, sizeof(*ends));
+}
+
 /* For those who only look. */
 static __always_inline const struct facts *facts_of_tcp(u64 sk)
 {
@@ -182,7 +237,14 @@ static __always_inline u64 socket_of_ends(const struct endpoints *ends, u32 netn
 	u64 *sk = bpf_map_lookup_elem(&connections_by_ends, &hash);
 	const struct facts *f = sk ? facts_of_tcp(*sk) : NULL;
 
-	if (!f || f->netns != netns || __builtin_memcmp(&f->ends, ends, sizeof(*ends)))
-		return 0;
-	return *sk;
+	return has_ends(f, ends, netns) ? *sk : 0;
+}
+
+static __always_inline const struct facts *udp_of_ends(const struct endpoints *ends, u32 netns)
+{
+	u64 hash = hash_of_ends(ends, netns);
+	struct udp_ends *e = bpf_map_lookup_elem(&udp_by_ends, &hash);
+	const struct facts *f = e ? facts_of_udp(e->cookie) : NULL;
+
+	return has_ends(f, ends, netns) ? f : NULL;
 }

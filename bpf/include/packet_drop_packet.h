@@ -327,7 +327,11 @@ static __always_inline const struct facts *connection_of(const struct packet *p,
 		return facts_of_udp(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
 	if (sk)
 		return facts_of_tcp((u64)sk);
-	if (d->ip_protocol != IPPROTO_TCP || !(d->known & KNOWN_PORTS))
+	if (!(d->known & KNOWN_PORTS))
+		return NULL;
+	if (d->ip_protocol == IPPROTO_UDP)
+		return udp_of_ends(&ends, d->netns);
+	if (d->ip_protocol != IPPROTO_TCP)
 		return NULL;
 	known = socket_of_ends(&ends, d->netns);
 	return known ? facts_of_tcp(known) : NULL;

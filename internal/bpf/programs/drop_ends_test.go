@@ -1,11 +1,15 @@
 package programs_test
 
 import (
+	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/srodi/ebpf-server/internal/bpf"
 	"github.com/srodi/ebpf-server/internal/bpf/bpftest"
@@ -104,5 +108,68 @@ func nobodys(t *testing.T, drops *bpftest.Recorder, from, at *bpftest.NetNS, net
 	}
 	if e := drops.WaitForFirst(t, at, want); e["attribution"] != "" || e["pid"] != "" || e["uid"] != "" {
 		t.Errorf("what nobody had taken belongs to somebody: %v", e)
+	}
+}
+
+// The same for UDP sockets that are connected: also those that were before the program
+// started. Where two have the same ends, a packet is nobody's.
+func TestOwnerByEndsOfUDP(t *testing.T) {
+	bpftest.RequireRoot(t)
+	near, far := bpftest.Pair(t)
+	bound := func(ns *bpftest.NetNS, address string, port int, to string) (fd int) {
+		ns.Do(t, func() {
+			var err error
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				t.Error(err)
+				return
+			}
+			local := &unix.SockaddrInet4{Port: port, Addr: netip.MustParseAddr(address).As4()}
+			remote := &unix.SockaddrInet4{Port: port, Addr: netip.MustParseAddr(to).As4()}
+			if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, local), unix.Connect(fd, remote)); err != nil {
+				t.Error(err)
+			}
+		})
+		return fd
+	}
+	existing := bound(far, server, 7001, client)
+	defer unix.Close(existing)
+	host := bpftest.NewHost(t)
+	connections := bpftest.StartOn(t, connection.Monitor, host, bpf.Options{})
+	drops := bpftest.StartOn(t, packetdrop.Monitor, host, bpf.Options{})
+	lacksExisting := connections.Lacks(t, "existing_udp")
+	if !lacksExisting {
+		connections.WaitFor(t, far, 1, bpftest.Event{"state": "established", "attribution": "existing", "protocol": "udp", "source_port": "7001"})
+	}
+	receivers := map[int]int{7001: existing}
+	for port := 7002; port <= 7005; port++ {
+		receivers[port] = bound(far, server, port, client)
+		defer unix.Close(receivers[port])
+	}
+	second := bound(far, server, 7003, client) // takes the ends of the first
+	defer unix.Close(second)
+	unix.Close(bound(far, server, 7004, client)) // and this one did so for a time
+	unix.Close(receivers[7005])
+	far.Run(t, "nft", `add table inet t
+		add chain inet t in { type filter hook prerouting priority -300; }
+		add rule inet t in udp dport 7001-7006 drop`)
+	senders := map[int]int{}
+	for port := 7001; port <= 7006; port++ {
+		senders[port] = bound(near, client, port, server)
+		defer unix.Close(senders[port])
+		if _, err := unix.Write(senders[port], []byte("hello")); err != nil {
+			t.Error(err)
+		}
+	}
+	for port := 7001; port <= 7006; port++ {
+		got := drops.WaitForFirst(t, far, bpftest.Event{"protocol": "udp", "destination_port": strconv.Itoa(port)})
+		want := bpftest.Event{"attribution": "", "pid": "", "uid": ""}
+		if port == 7002 || port == 7001 && !lacksExisting {
+			want = bpftest.Event{"attribution": "connection", "pid": strconv.Itoa(os.Getpid()), "uid": "0", "source_port": strconv.Itoa(port), "source_ip": client}
+		}
+		for column, value := range want {
+			if got[column] != value {
+				t.Errorf("port %d: %s is %q, want %q", port, column, got[column], value)
+			}
+		}
 	}
 }

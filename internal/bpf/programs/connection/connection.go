@@ -41,7 +41,7 @@ var Monitor = &bpf.Monitor{
 	Spared:        spared,
 	Prepare:       prepare,
 	Iterators:     []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
-	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapCrowd, connectionMapUdpConnections, connectionMapConnectionsByEnds},
+	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapCrowd, connectionMapUdpConnections, connectionMapConnectionsByEnds, connectionMapUdpByEnds},
 	Sweeps:        map[string]string{connectionProgIdleFlows: connectionMapFlows},
 	NewDecoder:    newDecoder,
 }

@@ -304,6 +304,12 @@ type connectionUdpConnection struct {
 	_         [7]byte
 }
 
+type connectionUdpEnds struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Sockets uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -327,6 +333,7 @@ const (
 	connectionMapTcpCallers            = "tcp_callers"
 	connectionMapToldCgroups           = "told_cgroups"
 	connectionMapToldProcesses         = "told_processes"
+	connectionMapUdpByEnds             = "udp_by_ends"
 	connectionMapUdpConnections        = "udp_connections"
 	connectionProgConnect4             = "connect4"
 	connectionProgConnect6             = "connect6"
@@ -462,6 +469,7 @@ type connectionMapSpecs struct {
 	TcpCallers        *ebpf.MapSpec `ebpf:"tcp_callers"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
+	UdpByEnds         *ebpf.MapSpec `ebpf:"udp_by_ends"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
 }
 
@@ -529,6 +537,7 @@ type connectionMaps struct {
 	TcpCallers        *ebpf.Map `ebpf:"tcp_callers"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
+	UdpByEnds         *ebpf.Map `ebpf:"udp_by_ends"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
 }
 
@@ -553,6 +562,7 @@ func (m *connectionMaps) Close() error {
 		m.TcpCallers,
 		m.ToldCgroups,
 		m.ToldProcesses,
+		m.UdpByEnds,
 		m.UdpConnections,
 	)
 }

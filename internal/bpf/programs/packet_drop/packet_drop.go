@@ -19,7 +19,7 @@ var Monitor = &bpf.Monitor{
 	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port", "interface"},
 	Spared:     spared,
 	Prepare:    prepare,
-	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds},
+	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds, packetDropMapUdpByEnds},
 	NewDecoder: newDecoder,
 }
 

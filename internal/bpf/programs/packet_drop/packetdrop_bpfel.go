@@ -187,6 +187,12 @@ type packetDropUdpConnection struct {
 	_         [7]byte
 }
 
+type packetDropUdpEnds struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Sockets uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -201,6 +207,7 @@ const (
 	packetDropMapRings                 = "rings"
 	packetDropMapToldCgroups           = "told_cgroups"
 	packetDropMapToldProcesses         = "told_processes"
+	packetDropMapUdpByEnds             = "udp_by_ends"
 	packetDropMapUdpConnections        = "udp_connections"
 	packetDropMapWindow                = "window"
 	packetDropMapWindowA               = "window_a"
@@ -296,6 +303,7 @@ type packetDropMapSpecs struct {
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	ToldCgroups       *ebpf.MapSpec `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.MapSpec `ebpf:"told_processes"`
+	UdpByEnds         *ebpf.MapSpec `ebpf:"udp_by_ends"`
 	UdpConnections    *ebpf.MapSpec `ebpf:"udp_connections"`
 	Window            *ebpf.MapSpec `ebpf:"window"`
 	WindowA           *ebpf.MapSpec `ebpf:"window_a"`
@@ -365,6 +373,7 @@ type packetDropMaps struct {
 	Rings             *ebpf.Map `ebpf:"rings"`
 	ToldCgroups       *ebpf.Map `ebpf:"told_cgroups"`
 	ToldProcesses     *ebpf.Map `ebpf:"told_processes"`
+	UdpByEnds         *ebpf.Map `ebpf:"udp_by_ends"`
 	UdpConnections    *ebpf.Map `ebpf:"udp_connections"`
 	Window            *ebpf.Map `ebpf:"window"`
 	WindowA           *ebpf.Map `ebpf:"window_a"`
@@ -383,6 +392,7 @@ func (m *packetDropMaps) Close() error {
 		m.Rings,
 		m.ToldCgroups,
 		m.ToldProcesses,
+		m.UdpByEnds,
 		m.UdpConnections,
 		m.Window,
 		m.WindowA,
