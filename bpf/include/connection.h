@@ -317,9 +317,10 @@ static __always_inline u32 attempt_of(u64 cookie)
 }
 
 /* Of a socket that has a cookie, at SYN_SENT. A sequence number is left from an
- * earlier connection: if its entry has gone, its attempts are numbered anew from the
- * time, as no two may have the same id. (Linux clears the sequence number of a
- * connection that was established when the next one goes to another address.)
+ * earlier connection: if its entry has gone, its attempts are numbered anew, as no two
+ * may have the same id, from the lowest bits of the time in microseconds. (Linux clears
+ * the sequence number of a connection that was established when the next one goes to
+ * another address.)
  */
 static __always_inline u32 attempt_of_used(const struct tcp_sock *tp, u64 cookie)
 {
@@ -329,7 +330,7 @@ static __always_inline u32 attempt_of_used(const struct tcp_sock *tp, u64 cookie
 		return *n & ~OUTCOME_TOLD;
 	if (!tp->write_seq)
 		return 0;
-	anew = ATTEMPTS_FORGOTTEN | ((bpf_ktime_get_boot_ns() >> 20) & (ATTEMPTS_FORGOTTEN - 1));
+	anew = ATTEMPTS_FORGOTTEN | (bpf_ktime_get_boot_ns() >> 10 & (ATTEMPTS_FORGOTTEN - 1));
 	bpf_map_update_elem(&attempts, &cookie, &anew, BPF_ANY);
 	return anew;
 }
