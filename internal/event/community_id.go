@@ -15,7 +15,7 @@ import (
 func CommunityID() Derived {
 	return Derived{
 		Column: Column{
-			Name: "community_id", Kind: KindString, Example: "1:wCb3OG7yAFWelaUydu0D+125CLM=",
+			Name: "community_id", Kind: KindString, Form: `1:[A-Za-z0-9+/]{27}=`, Example: "1:wCb3OG7yAFWelaUydu0D+125CLM=",
 			Description: "Community ID (version 1, seed 0) of protocol, addresses and ports, by which the same flow is found in the records of other tools; TCP, UDP and SCTP.",
 		},
 		From:   []string{"protocol", "source_ip", "source_port", "destination_ip", "destination_port"},

@@ -8,6 +8,7 @@ package event
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 )
 
@@ -53,6 +54,8 @@ type Column struct {
 	Unit        string   // "bytes", "ns", "us"; empty where there is none
 	Description string   // one sentence, for people
 	Values      []string // all possible values, where the set is closed
+	Most        int64    // KindInt: values are 0 to this; 0: they may be any
+	Form        string   // KindString: a regular expression that matches every value; empty: they may be any
 	Sum         bool     // KindInt only: added up in summaries
 	Distinct    bool     // summaries count its different values by default; rollups tell them apart
 	Example     string   // a value as it is printed, for the API's documentation
@@ -100,19 +103,25 @@ const (
 	commonColumns // the first column of the type's own
 )
 
+// maxPID is more than any process id (PID_MAX_LIMIT of include/linux/threads.h).
+const maxPID = 4 << 20
+
+// MaxPort is the highest port.
+const MaxPort = math.MaxUint16
+
 // Common returns the columns that every event has, in their fixed order.
 func Common() []Column {
 	return []Column{
 		Time:           {Name: "time", Kind: KindTime, Description: "When it happened, UTC.", Example: "2026-11-21T03:12:07.123456789Z"},
-		PID:            {Name: "pid", Kind: KindInt, Description: "Process that owns the socket, as seen from the host.", Example: "4242"},
+		PID:            {Name: "pid", Kind: KindInt, Most: maxPID, Description: "Process that owns the socket, as seen from the host.", Example: "4242"},
 		Command:        {Name: "command", Kind: KindString, Description: "The kernel's name of that process (comm, at most 15 bytes).", Distinct: true, Example: "curl"},
-		UID:            {Name: "uid", Kind: KindInt, Description: "User id of that process, as seen from the host.", Example: "1000"},
-		CgroupID:       {Name: "cgroup_id", Kind: KindInt, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},
+		UID:            {Name: "uid", Kind: KindInt, Most: math.MaxUint32, Description: "User id of that process, as seen from the host.", Example: "1000"},
+		CgroupID:       {Name: "cgroup_id", Kind: KindInt, Most: math.MaxInt64, Description: "Id of its cgroup (v2): the inode number of the cgroup's folder.", Example: "5127"},
 		ContainerID:    {Name: "container_id", Kind: KindString, Description: "Container id read from the path of that cgroup.", Distinct: true, Example: "3f4e7c0a9b12"},
-		NetNS:          {Name: "netns", Kind: KindInt, Description: "Network namespace: its inode number, as in /proc/PID/ns/net.", Example: "4026531840"},
+		NetNS:          {Name: "netns", Kind: KindInt, Most: math.MaxUint32, Description: "Network namespace: its inode number, as in /proc/PID/ns/net.", Example: "4026531840"},
 		User:           {Name: "user", Kind: KindString, Description: "Name of uid in the host's /etc/passwd, in a container too.", Example: "www-data"},
 		Executable:     {Name: "executable", Kind: KindString, Description: "The file that the process executed, as it sees it (in its mount namespace); of a script, the interpreter.", Example: "/usr/bin/curl"},
-		ParentPID:      {Name: "parent_pid", Kind: KindInt, Description: "Its parent when it first used the network with that executable, as seen from the host.", Example: "4200"},
+		ParentPID:      {Name: "parent_pid", Kind: KindInt, Most: maxPID, Description: "Its parent when it first used the network with that executable, as seen from the host.", Example: "4200"},
 		ParentCommand:  {Name: "parent_command", Kind: KindString, Description: "The kernel's name of that parent.", Example: "bash"},
 		Unit:           {Name: "unit", Kind: KindString, Description: "Unit that systemd runs it in, read from the path of its cgroup.", Example: "nginx.service"},
 		ContainerName:  {Name: "container_name", Kind: KindString, Description: "Name of its container.", Example: "web"},
@@ -141,8 +150,9 @@ func NewType(t Type) (*Type, error) {
 		if _, twice := t.index[c.Name]; twice {
 			return nil, fmt.Errorf("declare event type %s: column %s is declared twice", t.Name, c.Name)
 		}
-		if c.Kind < KindTime || c.Kind > KindID || (c.Kind == KindTime) != (i == Time) || (c.Sum && c.Kind != KindInt) || c.Description == "" {
-			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description; only the first is a time, and only int columns are summed", t.Name, c.Name)
+		if c.Kind < KindTime || c.Kind > KindID || (c.Kind == KindTime) != (i == Time) || (c.Sum && c.Kind != KindInt) || c.Description == "" ||
+			(c.Most != 0 && c.Kind != KindInt) || (c.Form != "" && c.Kind != KindString) {
+			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description; only the first is a time, only int columns are summed and have a most, and only text has a form", t.Name, c.Name)
 		}
 		t.index[c.Name] = i
 	}

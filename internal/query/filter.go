@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/srodi/ebpf-server/internal/event"
+	"github.com/srodi/ebpf-server/internal/suggest"
 )
 
 // Filter asks something of a column.
@@ -65,7 +66,7 @@ func (f Filters) addPresence(types []*event.Type, param, names string) (Filters,
 		case name == "":
 			return nil, &ParamError{Name: param, Reason: "names no column"}
 		case len(declared) == 0:
-			return nil, &ParamError{Name: param, Value: name, Reason: "is not a column of " + typeNames(types)}
+			return nil, &ParamError{Name: param, Value: name, Reason: noColumn(types, name)}
 		case declared[0].Kind == event.KindTime:
 			return nil, &ParamError{Name: param, Value: name, Reason: "is in every event"}
 		}
@@ -88,7 +89,7 @@ func checkFilter(types []*event.Type, e expression) error {
 	declared := declarations(types, e.column)
 	switch {
 	case len(declared) == 0:
-		return &ParamError{Name: e.column, Reason: "is not a column of " + typeNames(types)}
+		return &ParamError{Name: e.column, Reason: noColumn(types, e.column)}
 	case declared[0].Kind == event.KindTime:
 		return &ParamError{Name: e.column, Reason: "is not filtered by value; use since and until"}
 	case e.op == notOp:
@@ -113,6 +114,11 @@ func checkFilter(types []*event.Type, e expression) error {
 		return &ParamError{Name: e.column, Value: e.operand, Reason: err.Error()}
 	}
 	return nil
+}
+
+// noColumn is the reason why a name is refused, with the one that was probably meant.
+func noColumn(types []*event.Type, name string) string {
+	return "is not a column of " + typeNames(types) + suggest.Like(name, FilterNames(types))
 }
 
 func typeNames(types []*event.Type) string {

@@ -21,7 +21,11 @@ func TestParseFilters(t *testing.T) {
 		reason string // part of it
 	}{
 		{"nothing", both, nil, "", ""},
-		{"numbers", both, map[string][]string{"pid": {"1", "-5"}, "port": {"443"}}, "", ""},
+		{"numbers", both, map[string][]string{"pid": {"1", "4194304"}, "port": {"443", "-5"}}, "", ""},
+		{"less than is possible", both, map[string][]string{"pid": {"-5"}}, "pid", "want 0 to 4194304)"},
+		{"more than is possible", both, map[string][]string{"uid!": {"4294967296"}}, "uid", "want 0 to 4294967295)"},
+		{"a range from less than is possible", both, map[string][]string{"pid>": {"-5"}}, "", ""},
+		{"a name like another", both, map[string][]string{"present": {"comand"}}, "present", "did you mean command?"},
 		{"not a number", both, map[string][]string{"pid": {"1", "x"}}, "pid", "whole number"},
 		{"a fraction", both, map[string][]string{"pid": {"1.5"}}, "pid", "whole number"},
 		{"too large a number", both, map[string][]string{"pid": {"9223372036854775808"}}, "pid", "whole number"},

@@ -28,7 +28,7 @@ func parseKey(t *event.Type, text string) (key, *ParamError) {
 	name, lengths, isNetwork := strings.Cut(text, "/")
 	at, ok := t.Column(name)
 	if !ok {
-		return key{}, &ParamError{Value: text, Reason: "is not a column of " + t.Name}
+		return key{}, &ParamError{Value: text, Reason: noColumn([]*event.Type{t}, name)}
 	}
 	if !isNetwork {
 		return key{column: at}, nil

@@ -139,7 +139,11 @@ func (p Params) Window(now time.Time) (w Window, err error) {
 	if w.Until, err = p.Time("until", now); err != nil {
 		return w, err
 	}
-	return w, w.Validate()
+	err = w.Validate()
+	if param := (*ParamError)(nil); errors.As(err, &param) {
+		param.Value = p[param.Name][0] // as it was given, not the time that it is
+	}
+	return w, err
 }
 
 // Filters reads every parameter that is not among the reserved ones.

@@ -77,7 +77,7 @@ func (p Params) fields(types []*event.Type) ([]string, error) {
 	for i, name := range names {
 		switch {
 		case !slices.ContainsFunc(types, func(t *event.Type) bool { return len(t.Fields([]string{name})) > 0 }):
-			return nil, &ParamError{Name: "fields", Value: name, Reason: "is not a column of " + typeNames(types)}
+			return nil, &ParamError{Name: "fields", Value: name, Reason: noColumn(types, name)}
 		case slices.Contains(names[:i], name):
 			return nil, &ParamError{Name: "fields", Value: name, Reason: "is named twice"}
 		}

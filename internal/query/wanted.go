@@ -40,6 +40,9 @@ func parseWanted(c event.Column, op Op, text string) (w wanted, err error) {
 	switch c.Kind {
 	case event.KindInt:
 		w.number, err = parseNumber(c.Unit, text)
+		if err == nil && c.Most > 0 && !op.isRange() && (w.number < 0 || w.number > c.Most) {
+			err = fmt.Errorf("is not possible (want 0 to %d)", c.Most)
+		}
 	case event.KindString:
 		return parseText(c, text)
 	case event.KindIP:
@@ -69,6 +72,8 @@ func parseText(c event.Column, text string) (w wanted, err error) {
 		return w, errors.New("is empty")
 	case len(c.Values) > 0 && !slices.ContainsFunc(c.Values, w.is):
 		return w, fmt.Errorf("is not possible (want %s)", strings.Join(c.Values, ", "))
+	case c.Form != "" && !w.begins && !regexp.MustCompile(`^(?:`+c.Form+`)$`).MatchString(w.text):
+		return w, fmt.Errorf("is not possible (want one like %s)", c.Example)
 	}
 	return w, nil
 }

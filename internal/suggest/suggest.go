@@ -17,6 +17,17 @@ const (
 // Among ends a message about an unknown name with the known one that was
 // probably meant, or else with all of them.
 func Among(name string, known []string) string {
+	if like := Like(name, known); like != "" {
+		return like
+	}
+	if len(known) == 0 {
+		return " (there are none)"
+	}
+	return " (known are " + strings.Join(known, ", ") + ")"
+}
+
+// Like is Among for names of which there are too many to list: empty if none is alike.
+func Like(name string, known []string) string {
 	best, least := "", mostLetters+1
 	for _, k := range known {
 		if len(name) > longest {
@@ -26,11 +37,8 @@ func Among(name string, known []string) string {
 			best, least = k, d
 		}
 	}
-	switch {
-	case best != "":
-		return " (did you mean " + best + "?)"
-	case len(known) == 0:
-		return " (there are none)"
+	if best == "" {
+		return ""
 	}
-	return " (known are " + strings.Join(known, ", ") + ")"
+	return " (did you mean " + best + "?)"
 }
