@@ -222,42 +222,76 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location)
 	return 0;
 }
 
-/* As tcp_conn_request asks before it takes a SYN (sk_acceptq_is_full). Of several sockets
- * with one port it is not known whose queue it was.
- */
-static __always_inline bool refuses(const struct sock *sk)
+/* As tcp_conn_request asks before it takes a SYN (sk_acceptq_is_full). */
+static __always_inline bool is_full(const struct sock *sk)
 {
-	const struct sock_reuseport *group = BPF_CORE_READ(sk, sk_reuseport_cb);
-
-	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
-	       BPF_CORE_READ(sk, sk_ack_backlog) > BPF_CORE_READ(sk, sk_max_ack_backlog) &&
-	       (!group || BPF_CORE_READ(group, num_socks) == 1);
+	return READ(struct sock, sk, sk_ack_backlog) > READ(struct sock, sk, sk_max_ack_backlog);
 }
 
-/* Only where the tracepoint tells the place, and the reason has a name. */
+/* The socket that listens for a SYN, unless it has room. What is remembered may have
+ * ended, and its memory be of another socket: then that must listen on this port, too.
+ */
+static __always_inline const struct sock *full_listener_of(const struct packet *p)
+{
+	const struct drop *d = &p->drop;
+	const struct sock *sk;
+	u32 zero = 0;
+	struct last_listener *last = bpf_map_lookup_elem(&last_listener, &zero);
+	u64 *listens = listens_so_far(), now;
+
+	if (!last || !listens)
+		return NULL;
+	now = *listens;
+	sk = (const struct sock *)last->sk;
+	if (last->listens == now && last->port == d->destination_port && last->netns == d->netns &&
+	    !__builtin_memcmp(&last->ip, &d->destination, sizeof(last->ip)) &&
+	    READ(struct sock, sk, __sk_common.skc_state) == TCP_LISTEN &&
+	    READ(struct sock, sk, __sk_common.skc_num) == d->destination_port && !is_full(sk))
+		return NULL;
+	last->listens = now;
+	last->ip = d->destination;
+	last->netns = d->netns;
+	last->port = d->destination_port;
+	last->sk = listener_of(p);
+	sk = (const struct sock *)last->sk;
+	return sk && is_full(sk) ? sk : NULL;
+}
+
+/* Several sockets with one port: it is not known whose queue it was. */
+static __always_inline bool is_one_of_several(const struct sock *sk)
+{
+	void *group = READ_POINTER(struct sock, sk, sk_reuseport_cb);
+
+	return group && READ(struct sock_reuseport, group, num_socks) > 1;
+}
+
+/* Only where the tracepoint tells the place, and the reason has a name. Each SYN comes
+ * here: until it is known to be refused, as little as possible is read of it.
+ */
 SEC("tp_btf/consume_skb")
 int BPF_PROG(consume_skb, struct sk_buff *skb, void *location)
 {
-	const struct tcp_skb_cb *cb;
 	const struct sock *listener;
 	struct packet p;
+	u8 flags; /* the lowest byte, all that the verifier lets one read at once */
 
 	if (!is_in((u64)location, syn_receivers))
 		return 0;
-	cb = (const struct tcp_skb_cb *)skb->cb;
-	if ((BPF_CORE_READ(cb, tcp_flags) & (TCPHDR_SYN | TCPHDR_ACK)) != TCPHDR_SYN)
+	flags = *((const u8 *)skb->cb + bpf_core_field_offset(struct tcp_skb_cb, tcp_flags));
+	if ((flags & (TCPHDR_SYN | TCPHDR_ACK)) != TCPHDR_SYN)
 		return 0;
 	__builtin_memset(&p, 0, sizeof(p));
-	p.drop.location = (u64)location;
-	p.drop.reason = overflow;
 	read_packet(&p, skb);
-	read_device(&p.drop, skb, NULL);
 	if (!(p.drop.known & KNOWN_PORTS))
 		return 0;
-	listener = (const struct sock *)listener_of(&p);
-	if (!listener || !refuses(listener))
+	p.drop.netns = netns_of_route(skb);
+	listener = full_listener_of(&p);
+	if (!listener || is_one_of_several(listener))
 		return 0;
+	p.drop.location = (u64)location;
+	p.drop.reason = overflow;
 	p.drop.attribution = ATTRIBUTION_RECEIVING;
+	read_device(&p.drop, skb, NULL);
 	read_socket(&p, listener);
 	read_connection(&p, listener);
 	record_wanted(&p);

@@ -133,6 +133,30 @@ static __always_inline void forget_ends(const struct facts *f)
 	bpf_map_delete_elem(&connections_by_ends, &hash);
 }
 
+/* How often a socket began to listen: who remembers where a SYN goes to looks again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} listens SEC(".maps");
+
+static __always_inline u64 *listens_so_far(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&listens, &zero);
+}
+
+static __always_inline void remember_listener(u64 sk, const struct facts *f)
+{
+	u64 *n = listens_so_far();
+
+	remember_ends(sk, f);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 struct traffic {
 	u64 bytes_sent;
 	u64 bytes_received;

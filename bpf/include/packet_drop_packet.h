@@ -120,7 +120,10 @@ static __always_inline void read_ipv4(struct packet *p, const void *network)
 	struct iphdr ip;
 	u8 first;
 
-	if (!read_header(&ip, sizeof(ip), p, network) || !read_header(&first, 1, p, network) || first >> 4 != 4)
+	if (!read_header(&ip, sizeof(ip), p, network))
+		return;
+	first = *(u8 *)&ip; /* version and length */
+	if (first >> 4 != 4)
 		return;
 	address_from_v4(&p->drop.source, ip.saddr);
 	address_from_v4(&p->drop.destination, ip.daddr);
@@ -134,10 +137,10 @@ static __always_inline void read_ipv6(struct packet *p, const void *network)
 {
 	struct ipv6hdr ip;
 	u32 at = sizeof(ip);
-	u8 first, next;
+	u8 next;
 	int i;
 
-	if (!read_header(&ip, sizeof(ip), p, network) || !read_header(&first, 1, p, network) || first >> 4 != 6)
+	if (!read_header(&ip, sizeof(ip), p, network) || *(u8 *)&ip >> 4 != 6) /* version */
 		return;
 	__builtin_memcpy(&p->drop.source, &ip.saddr, sizeof(p->drop.source));
 	__builtin_memcpy(&p->drop.destination, &ip.daddr, sizeof(p->drop.destination));
@@ -191,22 +194,23 @@ static __always_inline const void *behind_vlan(struct packet *p, const struct sk
 	return network;
 }
 
+/* Only for a packet that is an argument of the hook: its type is known. */
 static __always_inline void read_packet(struct packet *p, const struct sk_buff *skb)
 {
-	const void *head = BPF_CORE_READ(skb, head);
-	const void *network = head + BPF_CORE_READ(skb, network_header);
+	const void *head = skb->head;
+	const void *network = head + skb->network_header;
 
-	p->end = head + BPF_CORE_READ(skb, tail);
-	p->drop.ether_type = bpf_ntohs(BPF_CORE_READ(skb, protocol));
+	p->end = head + skb->tail;
+	p->drop.ether_type = bpf_ntohs(skb->protocol);
 	if (p->drop.ether_type == ETH_P_8021Q || p->drop.ether_type == ETH_P_8021AD)
 		network = behind_vlan(p, skb, network);
 	if (p->drop.ether_type == ETH_P_IP)
 		read_ipv4(p, network);
 	else if (p->drop.ether_type == ETH_P_IPV6)
 		read_ipv6(p, network);
-	p->length = BPF_CORE_READ(skb, len);
+	p->length = skb->len;
 	if (p->drop.known & KNOWN_PROTOCOL)
-		p->length += (const void *)BPF_CORE_READ(skb, data) - network; /* headers that were taken off already */
+		p->length += (const void *)skb->data - network; /* headers that were taken off already */
 }
 
 /* Namespace of a device, or NULL if this is no device. The device shares its
@@ -229,6 +233,20 @@ static __always_inline struct net_device *device_of_route(const struct sk_buff *
 	struct dst_entry *route = (struct dst_entry *)(BPF_CORE_READ(skb, _skb_refdst) & ~1UL);
 
 	return (s64)route < 0 ? BPF_CORE_READ(route, dev) : NULL;
+}
+
+/* The namespace of a packet that TCP takes in, which has a route and its device no
+ * more; 0: not known.
+ */
+static __always_inline u32 netns_of_route(const struct sk_buff *skb)
+{
+	void *route = (void *)(skb->_skb_refdst & ~1UL), *dev, *net;
+
+	if ((s64)route >= 0)
+		return 0;
+	dev = READ_POINTER(struct dst_entry, route, dev);
+	net = READ_POINTER(struct net_device, dev, nd_net.net);
+	return READ(struct net, net, ns.inum);
 }
 
 /* The device of an index in a namespace, as __dev_get_by_index finds it. */
@@ -353,6 +371,22 @@ static __always_inline void read_connection(struct packet *p, const struct sock 
 	p->drop.cgroup_id = f->owner.cgroup_id;
 	p->cgroups = f->owner.cgroups;
 }
+
+/* Where the last SYN went to, on each CPU: mostly the next one goes there, too. */
+struct last_listener {
+	struct address ip;
+	u32 netns;
+	u16 port;
+	u64 sk;      /* 0: it was not found */
+	u64 listens; /* listens_so_far */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct last_listener);
+} last_listener SEC(".maps");
 
 /* The socket that listens for a TCP packet, or 0: the ends of such a socket are as
  * endpoints_of gives them. Needs the ports and the namespace.

@@ -40,12 +40,25 @@ func TestSYNOfFullQueue(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := bpftest.Pair(t)
-			b.Do(t, func() {
-				l := stream(t, test.bound)
-				if err := errors.Join(unix.Bind(l, test.bound), unix.Listen(l, backlog)); err != nil {
-					t.Error(err)
-				}
-			})
+			listen := func(address unix.Sockaddr, backlog int) {
+				b.Do(t, func() {
+					l := stream(t, address)
+					if err := errors.Join(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1), unix.Bind(l, address), unix.Listen(l, backlog)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			if test.name == "IPv4" { // until now another socket took what was sent there
+				listen(&unix.SockaddrInet4{Port: 7001}, clients)
+				a.Do(t, func() {
+					for range clients {
+						if err := unix.Connect(stream(t, test.to), test.to); !errors.Is(err, unix.EINPROGRESS) {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			listen(test.bound, backlog)
 			a.Do(t, func() {
 				for range clients {
 					if err := unix.Connect(stream(t, test.to), test.to); !errors.Is(err, unix.EINPROGRESS) {

@@ -327,6 +327,7 @@ const (
 	connectionMapLastTold              = "last_told"
 	connectionMapListenCalls           = "listen_calls"
 	connectionMapListeners             = "listeners"
+	connectionMapListens               = "listens"
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
 	connectionMapRings                 = "rings"
@@ -463,6 +464,7 @@ type connectionMapSpecs struct {
 	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
 	ListenCalls       *ebpf.MapSpec `ebpf:"listen_calls"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
+	Listens           *ebpf.MapSpec `ebpf:"listens"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
@@ -531,6 +533,7 @@ type connectionMaps struct {
 	LastTold          *ebpf.Map `ebpf:"last_told"`
 	ListenCalls       *ebpf.Map `ebpf:"listen_calls"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
+	Listens           *ebpf.Map `ebpf:"listens"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	Rings             *ebpf.Map `ebpf:"rings"`
@@ -556,6 +559,7 @@ func (m *connectionMaps) Close() error {
 		m.LastTold,
 		m.ListenCalls,
 		m.Listeners,
+		m.Listens,
 		m.MoreConnections,
 		m.Names,
 		m.Rings,

@@ -85,6 +85,19 @@ type packetDropFilterCgroup struct {
 	Level uint64
 }
 
+type packetDropLastListener struct {
+	_  structs.HostLayout
+	Ip struct {
+		_  structs.HostLayout
+		Ip [16]uint8
+	}
+	Netns   uint32
+	Port    uint16
+	_       [2]byte
+	Sk      uint64
+	Listens uint64
+}
+
 type packetDropLastTold struct {
 	_        structs.HostLayout
 	Process  packetDropProcess
@@ -201,7 +214,9 @@ const (
 	packetDropMapConnectionsByEnds     = "connections_by_ends"
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
+	packetDropMapLastListener          = "last_listener"
 	packetDropMapLastTold              = "last_told"
+	packetDropMapListens               = "listens"
 	packetDropMapMoreConnections       = "more_connections"
 	packetDropMapNames                 = "names"
 	packetDropMapRings                 = "rings"
@@ -297,7 +312,9 @@ type packetDropMapSpecs struct {
 	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
+	LastListener      *ebpf.MapSpec `ebpf:"last_listener"`
 	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
+	Listens           *ebpf.MapSpec `ebpf:"listens"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
@@ -367,7 +384,9 @@ type packetDropMaps struct {
 	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
 	Counters          *ebpf.Map `ebpf:"counters"`
 	Events            *ebpf.Map `ebpf:"events"`
+	LastListener      *ebpf.Map `ebpf:"last_listener"`
 	LastTold          *ebpf.Map `ebpf:"last_told"`
+	Listens           *ebpf.Map `ebpf:"listens"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	Rings             *ebpf.Map `ebpf:"rings"`
@@ -386,7 +405,9 @@ func (m *packetDropMaps) Close() error {
 		m.ConnectionsByEnds,
 		m.Counters,
 		m.Events,
+		m.LastListener,
 		m.LastTold,
+		m.Listens,
 		m.MoreConnections,
 		m.Names,
 		m.Rings,
