@@ -228,32 +228,16 @@ static __always_inline bool is_full(const struct sock *sk)
 	return READ(struct sock, sk, sk_ack_backlog) > READ(struct sock, sk, sk_max_ack_backlog);
 }
 
-/* The socket that listens for a SYN, unless it has room. What is remembered may have
- * ended, and its memory be of another socket: then that must listen on this port, too.
- */
+/* The socket that listens for a SYN, unless it has room. Mostly only one has the port. */
 static __always_inline const struct sock *full_listener_of(const struct packet *p)
 {
-	const struct drop *d = &p->drop;
+	u64 key = port_of_netns(p->drop.netns, p->drop.destination_port);
+	struct sockets *s = bpf_map_lookup_elem(&listening_ports, &key);
 	const struct sock *sk;
-	u32 zero = 0;
-	struct last_listener *last = bpf_map_lookup_elem(&last_listener, &zero);
-	u64 *listens = listens_so_far(), now;
 
-	if (!last || !listens)
+	if (s && s->only && !is_full((const struct sock *)s->only))
 		return NULL;
-	now = *listens;
-	sk = (const struct sock *)last->sk;
-	if (last->listens == now && last->port == d->destination_port && last->netns == d->netns &&
-	    !__builtin_memcmp(&last->ip, &d->destination, sizeof(last->ip)) &&
-	    READ(struct sock, sk, __sk_common.skc_state) == TCP_LISTEN &&
-	    READ(struct sock, sk, __sk_common.skc_num) == d->destination_port && !is_full(sk))
-		return NULL;
-	last->listens = now;
-	last->ip = d->destination;
-	last->netns = d->netns;
-	last->port = d->destination_port;
-	last->sk = listener_of(p);
-	sk = (const struct sock *)last->sk;
+	sk = (const struct sock *)listener_of(p);
 	return sk && is_full(sk) ? sk : NULL;
 }
 

@@ -113,7 +113,7 @@ static __always_inline void listener_exists(const struct sock *sk, struct file *
 		return;
 	/* It may have ended before the entry was there. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN) {
-		remember_listener(key, &new.facts);
+		remember_ends(key, &new.facts);
 		add_listener(&new.facts);
 	} else {
 		forget(key);

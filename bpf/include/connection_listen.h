@@ -213,7 +213,7 @@ static __always_inline void on_listening(const struct sock *sk)
 		forget(key);
 		return;
 	}
-	remember_listener(key, &c.facts);
+	remember_ends(key, &c.facts);
 	add_listener(&c.facts);
 	tell_listening(&c);
 }

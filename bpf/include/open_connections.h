@@ -112,6 +112,56 @@ static __always_inline bool has_index(const struct facts *f)
 	return !is_loopback(&f->ends.remote);
 }
 
+/* Those that have something in common. */
+struct sockets {
+	u64 only; /* the only one; 0: there are or were several */
+	u64 count;
+};
+
+static __always_inline void add_socket(void *map, u64 key, u64 socket)
+{
+	struct sockets new = {.only = socket, .count = 1}, *s = bpf_map_lookup_elem(map, &key);
+
+	if (!s) {
+		bpf_map_update_elem(map, &key, &new, BPF_ANY);
+		return;
+	}
+	s->only = 0;
+	__sync_fetch_and_add(&s->count, 1);
+}
+
+static __always_inline void remove_socket(void *map, u64 key)
+{
+	struct sockets *s = bpf_map_lookup_elem(map, &key);
+
+	if (!s)
+		return;
+	__sync_fetch_and_add(&s->count, -1);
+	if (!s->count)
+		bpf_map_delete_elem(map, &key);
+}
+
+/* The sockets that listen, by port and namespace: mostly it is one, which is found at
+ * once, whatever the address.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct sockets);
+} listening_ports SEC(".maps");
+
+static __always_inline u64 port_of_netns(u32 netns, u16 port)
+{
+	return (u64)netns << 16 | port;
+}
+
+static __always_inline bool listens(const struct facts *f)
+{
+	return !f->ends.remote_port;
+}
+
 /* From ESTABLISHED or LISTEN on. */
 static __always_inline void remember_ends(u64 sk, const struct facts *f)
 {
@@ -121,6 +171,8 @@ static __always_inline void remember_ends(u64 sk, const struct facts *f)
 		return;
 	hash = hash_of_ends(&f->ends, f->netns);
 	bpf_map_update_elem(&connections_by_ends, &hash, &sk, BPF_ANY);
+	if (listens(f))
+		add_socket(&listening_ports, port_of_netns(f->netns, f->ends.local_port), sk);
 }
 
 static __always_inline void forget_ends(const struct facts *f)
@@ -131,30 +183,8 @@ static __always_inline void forget_ends(const struct facts *f)
 		return;
 	hash = hash_of_ends(&f->ends, f->netns);
 	bpf_map_delete_elem(&connections_by_ends, &hash);
-}
-
-/* How often a socket began to listen: who remembers where a SYN goes to looks again. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} listens SEC(".maps");
-
-static __always_inline u64 *listens_so_far(void)
-{
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&listens, &zero);
-}
-
-static __always_inline void remember_listener(u64 sk, const struct facts *f)
-{
-	u64 *n = listens_so_far();
-
-	remember_ends(sk, f);
-	if (n)
-		__sync_fetch_and_add(n, 1);
+	if (listens(f))
+		remove_socket(&listening_ports, port_of_netns(f->netns, f->ends.local_port));
 }
 
 struct traffic {
@@ -181,53 +211,26 @@ struct {
 } udp_connections SEC(".maps");
 
 /* The connected UDP sockets, by a hash of their ends, as connections_by_ends. Several
- * may have the same ends (SO_REUSEPORT): then a packet has no owner, until all of them
- * have ended.
+ * may have the same ends (SO_REUSEPORT): then a packet has no owner.
  */
-struct udp_ends {
-	u64 cookie; /* 0: there are or were several */
-	u64 sockets;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_SOCKETS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, u64);
-	__type(value, struct udp_ends);
+	__type(value, struct sockets);
 } udp_by_ends SEC(".maps");
 
 static __always_inline void remember_udp_ends(const struct facts *f)
 {
-	struct udp_ends new = {.cookie = f->cookie, .sockets = 1}, *same;
-	u64 hash;
-
-	if (!has_index(f))
-		return;
-	hash = hash_of_ends(&f->ends, f->netns);
-	same = bpf_map_lookup_elem(&udp_by_ends, &hash);
-	if (!same) {
-		bpf_map_update_elem(&udp_by_ends, &hash, &new, BPF_ANY);
-		return;
-	}
-	same->cookie = 0;
-	__sync_fetch_and_add(&same->sockets, 1);
+	if (has_index(f))
+		add_socket(&udp_by_ends, hash_of_ends(&f->ends, f->netns), f->cookie);
 }
 
 static __always_inline void forget_udp_ends(const struct facts *f)
 {
-	struct udp_ends *e;
-	u64 hash;
-
-	if (!has_index(f))
-		return;
-	hash = hash_of_ends(&f->ends, f->netns);
-	e = bpf_map_lookup_elem(&udp_by_ends, &hash);
-	if (!e)
-		return;
-	__sync_fetch_and_add(&e->sockets, -1);
-	if (!e->sockets)
-		bpf_map_delete_elem(&udp_by_ends, &hash);
+	if (has_index(f))
+		remove_socket(&udp_by_ends, hash_of_ends(&f->ends, f->netns));
 }
 
 static __always_inline bool has_ends(const struct facts *f, const struct endpoints *ends, u32 netns)
@@ -267,8 +270,8 @@ static __always_inline u64 socket_of_ends(const struct endpoints *ends, u32 netn
 static __always_inline const struct facts *udp_of_ends(const struct endpoints *ends, u32 netns)
 {
 	u64 hash = hash_of_ends(ends, netns);
-	struct udp_ends *e = bpf_map_lookup_elem(&udp_by_ends, &hash);
-	const struct facts *f = e ? facts_of_udp(e->cookie) : NULL;
+	struct sockets *s = bpf_map_lookup_elem(&udp_by_ends, &hash);
+	const struct facts *f = s ? facts_of_udp(s->only) : NULL;
 
 	return has_ends(f, ends, netns) ? f : NULL;
 }

@@ -372,22 +372,6 @@ static __always_inline void read_connection(struct packet *p, const struct sock 
 	p->cgroups = f->owner.cgroups;
 }
 
-/* Where the last SYN went to, on each CPU: mostly the next one goes there, too. */
-struct last_listener {
-	struct address ip;
-	u32 netns;
-	u16 port;
-	u64 sk;      /* 0: it was not found */
-	u64 listens; /* listens_so_far */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct last_listener);
-} last_listener SEC(".maps");
-
 /* The socket that listens for a TCP packet, or 0: the ends of such a socket are as
  * endpoints_of gives them. Needs the ports and the namespace.
  */

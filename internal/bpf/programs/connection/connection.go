@@ -42,7 +42,7 @@ var Monitor = &bpf.Monitor{
 	Spared:        spared,
 	Prepare:       prepare,
 	Iterators:     []string{connectionProgExistingListeners, connectionProgExistingConnections, connectionProgExistingTold},
-	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapCrowd, connectionMapUdpConnections, connectionMapConnectionsByEnds, connectionMapUdpByEnds, connectionMapListens},
+	Shares:        []string{connectionMapConnections, connectionMapMoreConnections, connectionMapCrowd, connectionMapUdpConnections, connectionMapConnectionsByEnds, connectionMapUdpByEnds, connectionMapListeningPorts},
 	Sweeps:        map[string]string{connectionProgIdleFlows: connectionMapFlows},
 	NewDecoder:    newDecoder,
 }

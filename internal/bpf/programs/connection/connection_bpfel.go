@@ -259,6 +259,12 @@ type connectionSlot struct {
 	Connection connectionConnection
 }
 
+type connectionSockets struct {
+	_     structs.HostLayout
+	Only  uint64
+	Count uint64
+}
+
 type connectionUdpConnection struct {
 	_     structs.HostLayout
 	Facts struct {
@@ -304,12 +310,6 @@ type connectionUdpConnection struct {
 	_         [7]byte
 }
 
-type connectionUdpEnds struct {
-	_       structs.HostLayout
-	Cookie  uint64
-	Sockets uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -327,7 +327,7 @@ const (
 	connectionMapLastTold              = "last_told"
 	connectionMapListenCalls           = "listen_calls"
 	connectionMapListeners             = "listeners"
-	connectionMapListens               = "listens"
+	connectionMapListeningPorts        = "listening_ports"
 	connectionMapMoreConnections       = "more_connections"
 	connectionMapNames                 = "names"
 	connectionMapRings                 = "rings"
@@ -464,7 +464,7 @@ type connectionMapSpecs struct {
 	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
 	ListenCalls       *ebpf.MapSpec `ebpf:"listen_calls"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
-	Listens           *ebpf.MapSpec `ebpf:"listens"`
+	ListeningPorts    *ebpf.MapSpec `ebpf:"listening_ports"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
@@ -533,7 +533,7 @@ type connectionMaps struct {
 	LastTold          *ebpf.Map `ebpf:"last_told"`
 	ListenCalls       *ebpf.Map `ebpf:"listen_calls"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
-	Listens           *ebpf.Map `ebpf:"listens"`
+	ListeningPorts    *ebpf.Map `ebpf:"listening_ports"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	Rings             *ebpf.Map `ebpf:"rings"`
@@ -559,7 +559,7 @@ func (m *connectionMaps) Close() error {
 		m.LastTold,
 		m.ListenCalls,
 		m.Listeners,
-		m.Listens,
+		m.ListeningPorts,
 		m.MoreConnections,
 		m.Names,
 		m.Rings,

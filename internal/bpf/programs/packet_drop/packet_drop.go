@@ -21,7 +21,7 @@ var Monitor = &bpf.Monitor{
 	Conditions: []string{"command", "uid", "cgroup", "ip", "loopback", "port", "interface"},
 	Spared:     spared,
 	Prepare:    prepare,
-	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds, packetDropMapUdpByEnds, packetDropMapListens},
+	Shares:     []string{packetDropMapConnections, packetDropMapMoreConnections, packetDropMapUdpConnections, packetDropMapConnectionsByEnds, packetDropMapUdpByEnds, packetDropMapListeningPorts},
 	NewDecoder: newDecoder,
 }
 

@@ -85,19 +85,6 @@ type packetDropFilterCgroup struct {
 	Level uint64
 }
 
-type packetDropLastListener struct {
-	_  structs.HostLayout
-	Ip struct {
-		_  structs.HostLayout
-		Ip [16]uint8
-	}
-	Netns   uint32
-	Port    uint16
-	_       [2]byte
-	Sk      uint64
-	Listens uint64
-}
-
 type packetDropLastTold struct {
 	_        structs.HostLayout
 	Process  packetDropProcess
@@ -141,6 +128,12 @@ type packetDropSlot struct {
 	_          structs.HostLayout
 	Sk         uint64
 	Connection packetDropConnection
+}
+
+type packetDropSockets struct {
+	_     structs.HostLayout
+	Only  uint64
+	Count uint64
 }
 
 type packetDropTally struct {
@@ -200,12 +193,6 @@ type packetDropUdpConnection struct {
 	_         [7]byte
 }
 
-type packetDropUdpEnds struct {
-	_       structs.HostLayout
-	Cookie  uint64
-	Sockets uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -214,9 +201,8 @@ const (
 	packetDropMapConnectionsByEnds     = "connections_by_ends"
 	packetDropMapCounters              = "counters"
 	packetDropMapEvents                = "events"
-	packetDropMapLastListener          = "last_listener"
 	packetDropMapLastTold              = "last_told"
-	packetDropMapListens               = "listens"
+	packetDropMapListeningPorts        = "listening_ports"
 	packetDropMapMoreConnections       = "more_connections"
 	packetDropMapNames                 = "names"
 	packetDropMapRings                 = "rings"
@@ -312,9 +298,8 @@ type packetDropMapSpecs struct {
 	ConnectionsByEnds *ebpf.MapSpec `ebpf:"connections_by_ends"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
 	Events            *ebpf.MapSpec `ebpf:"events"`
-	LastListener      *ebpf.MapSpec `ebpf:"last_listener"`
 	LastTold          *ebpf.MapSpec `ebpf:"last_told"`
-	Listens           *ebpf.MapSpec `ebpf:"listens"`
+	ListeningPorts    *ebpf.MapSpec `ebpf:"listening_ports"`
 	MoreConnections   *ebpf.MapSpec `ebpf:"more_connections"`
 	Names             *ebpf.MapSpec `ebpf:"names"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
@@ -384,9 +369,8 @@ type packetDropMaps struct {
 	ConnectionsByEnds *ebpf.Map `ebpf:"connections_by_ends"`
 	Counters          *ebpf.Map `ebpf:"counters"`
 	Events            *ebpf.Map `ebpf:"events"`
-	LastListener      *ebpf.Map `ebpf:"last_listener"`
 	LastTold          *ebpf.Map `ebpf:"last_told"`
-	Listens           *ebpf.Map `ebpf:"listens"`
+	ListeningPorts    *ebpf.Map `ebpf:"listening_ports"`
 	MoreConnections   *ebpf.Map `ebpf:"more_connections"`
 	Names             *ebpf.Map `ebpf:"names"`
 	Rings             *ebpf.Map `ebpf:"rings"`
@@ -405,9 +389,8 @@ func (m *packetDropMaps) Close() error {
 		m.ConnectionsByEnds,
 		m.Counters,
 		m.Events,
-		m.LastListener,
 		m.LastTold,
-		m.Listens,
+		m.ListeningPorts,
 		m.MoreConnections,
 		m.Names,
 		m.Rings,
