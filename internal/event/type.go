@@ -144,15 +144,8 @@ func NewType(t Type) (*Type, error) {
 		return nil, fmt.Errorf("declare event type %q: name and collection %q must be snake_case", t.Name, t.Collection)
 	}
 	for i, c := range t.Columns {
-		if !nameForm.MatchString(c.Name) || c.Name == "type" {
-			return nil, fmt.Errorf("declare event type %s: column name %q is not usable", t.Name, c.Name)
-		}
-		if _, twice := t.index[c.Name]; twice {
-			return nil, fmt.Errorf("declare event type %s: column %s is declared twice", t.Name, c.Name)
-		}
-		if c.Kind < KindTime || c.Kind > KindID || (c.Kind == KindTime) != (i == Time) || (c.Sum && c.Kind != KindInt) || c.Description == "" ||
-			(c.Most != 0 && c.Kind != KindInt) || (c.Form != "" && c.Kind != KindString) {
-			return nil, fmt.Errorf("declare event type %s: column %s needs a known kind and a description; only the first is a time, only int columns are summed and have a most, and only text has a form", t.Name, c.Name)
+		if err := t.checkColumn(i); err != nil {
+			return nil, err
 		}
 		t.index[c.Name] = i
 	}
@@ -166,6 +159,22 @@ func NewType(t Type) (*Type, error) {
 		return nil, err
 	}
 	return &t, t.checkLife()
+}
+
+// checkColumn looks at column i, when those before it are in the index.
+func (t *Type) checkColumn(i int) error {
+	c := t.Columns[i]
+	if !nameForm.MatchString(c.Name) || c.Name == "type" {
+		return fmt.Errorf("declare event type %s: column name %q is not usable", t.Name, c.Name)
+	}
+	if _, twice := t.index[c.Name]; twice {
+		return fmt.Errorf("declare event type %s: column %s is declared twice", t.Name, c.Name)
+	}
+	if c.Kind < KindTime || c.Kind > KindID || (c.Kind == KindTime) != (i == Time) || (c.Sum && c.Kind != KindInt) || c.Description == "" ||
+		(c.Most != 0 && c.Kind != KindInt) || (c.Form != "" && c.Kind != KindString) {
+		return fmt.Errorf("declare event type %s: column %s needs a known kind and a description; only the first is a time, only int columns are summed and have a most, and only text has a form", t.Name, c.Name)
+	}
+	return nil
 }
 
 // checkNamed looks at the columns that the declaration names.
