@@ -71,7 +71,8 @@ func TestPodOf(t *testing.T) {
 }
 
 // The files are as their writers leave them, without what is not read: Docker
-// 20.10, Podman 4.3 and containerd 1.6 were run. Those of CRI-O, cri-dockerd and
+// 20.10, Podman 4.3 and containerd 1.6 were run, and are by the tests of the
+// monitor of connections. Those of CRI-O, cri-dockerd and
 // the kubelet are as their sources say.
 func TestContainer(t *testing.T) {
 	nginx := Pod{Name: "web-1", Namespace: "shop", Container: "nginx"}
