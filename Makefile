@@ -12,7 +12,7 @@ TOOL := go tool -modfile=internal/tools/go.mod
 GENERATED := 'internal/bpf/*_bpfel.go' 'internal/bpf/*_bpfel.o' docs/api
 
 # Debian packages that the targets need beside Go; .ci/packages installs them.
-TEST_PACKAGES := nftables iproute2 procps podman runc prometheus
+TEST_PACKAGES := nftables iproute2 procps podman runc docker.io prometheus
 # Whose connections are recorded and compared with what they say themselves.
 APPLICATION_PACKAGES := nginx wrk curl postgresql redis-server iperf3 dnsmasq-base bind9-dnsutils python3
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev

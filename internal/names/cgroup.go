@@ -19,6 +19,8 @@ func (h *Host) Cgroup(path string) Cgroup {
 	c := Cgroup{Unit: unitOf(path), ContainerID: containerOf(path)}
 	if c.ContainerID != "" {
 		c.Container = h.container(c.ContainerID, podOf(path))
+	} else {
+		c.ContainerID = h.taskOf(path)
 	}
 	return c
 }

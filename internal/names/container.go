@@ -37,19 +37,43 @@ func (h *Host) container(id, podUID string) Container {
 	return c
 }
 
-// containerd keeps the OCI configuration of a running container in
-// <state>/io.containerd.runtime.v2.task/<namespace>/<id>. What the kubelet
-// asked for is in the annotations of the CRI plugin; containerd by itself has
-// no names.
+// tasks are where containerd keeps <namespace>/<id>/config.json, the OCI
+// configuration of a running container.
+var tasks = []string{"run/containerd/io.containerd.runtime.v2.task", "run/k3s/containerd/io.containerd.runtime.v2.task"}
+
+// containerd finds what the kubelet asked for, in the annotations of the CRI
+// plugin; containerd by itself has no names.
 func (h *Host) containerd(id string) Container {
 	var c Container
-	for _, state := range []string{"run/containerd", "run/k3s/containerd"} {
-		for _, path := range h.glob(state + "/io.containerd.runtime.v2.task/*/" + id + "/config.json") {
+	for _, folder := range tasks {
+		for _, path := range h.glob(folder + "/*/" + id + "/config.json") {
 			c = c.or(h.annotated(path, "io.kubernetes.cri.container-name", "io.kubernetes.cri.image-name",
 				"io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-namespace"))
 		}
 	}
 	return c
+}
+
+// taskOf finds the id that somebody who uses containerd by itself made up for a
+// container, with "ctr run" for one. The cgroup is then /<namespace>/<id>, as
+// the container's configuration says.
+func (h *Host) taskOf(cgroup string) string {
+	fields := strings.SplitN(cgroup, "/", 4) // "", namespace, id, what is below
+	if len(fields) < 3 {
+		return ""
+	}
+	for _, folder := range tasks {
+		var config struct {
+			Linux struct {
+				CgroupsPath string `json:"cgroupsPath"`
+			} `json:"linux"`
+		}
+		h.note(readJSON(filepath.Join(h.root, folder, fields[1], fields[2], "config.json"), &config))
+		if config.Linux.CgroupsPath == "/"+fields[1]+"/"+fields[2] {
+			return fields[2]
+		}
+	}
+	return ""
 }
 
 // crio reads the annotations that CRI-O gives its containers.

@@ -71,7 +71,8 @@ func TestPodOf(t *testing.T) {
 }
 
 // The files are as their writers leave them, without what is not read: Docker
-// 20.10, Podman 4.3 and containerd 1.6 were run. Those of CRI-O, cri-dockerd and
+// 20.10, Podman 4.3 and containerd 1.6 were run, and are by the tests of the
+// monitor of connections. Those of CRI-O, cri-dockerd and
 // the kubelet are as their sources say.
 func TestContainer(t *testing.T) {
 	nginx := Pod{Name: "web-1", Namespace: "shop", Container: "nginx"}
@@ -133,6 +134,36 @@ func TestContainer(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// Who uses containerd by itself makes up ids, and the cgroup is named by them:
+// containerd 1.6 was run.
+func TestTaskOf(t *testing.T) {
+	const folder = "run/containerd/io.containerd.runtime.v2.task/"
+	h := hostOf(t, map[string]string{
+		folder + "default/web/config.json":        `{"ociVersion":"1.0.2-dev","process":{"args":["/dial"]},"linux":{"cgroupsPath":"/default/web"}}`,
+		folder + "default/moved/config.json":      `{"linux":{"cgroupsPath":"/elsewhere/moved"}}`,
+		folder + "default/no-json/config.json":    `{"linux":`,
+		folder + "default/" + id + "/config.json": `{"linux":{"cgroupsPath":"/default/` + id + `"}}`,
+	})
+	for path, want := range map[string]Cgroup{
+		"/default/web":            {ContainerID: "web"},
+		"/default/web/init":       {ContainerID: "web"},
+		"/default/" + id:          {ContainerID: id},
+		"/default/moved":          {},
+		"/default/no-json":        {},
+		"/default/gone":           {},
+		"/other/web":              {},
+		"/a.slice/default/web":    {},
+		"/system.slice/x.service": {Unit: "x.service"},
+		"/default":                {},
+		"/":                       {},
+		"":                        {},
+	} {
+		if got := h.Cgroup(path); got != want {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
 	}
 }
 

@@ -31,18 +31,10 @@ func NewPodman(t testing.TB, program string) *Podman {
 	tar := filepath.Join(root, "image.tar")
 	Run(t, "tar", "-C", filepath.Dir(program), "-cf", tar, filepath.Base(program))
 	p.Run(t, "import", "--quiet", tar, p.Image)
+	removeCgroups(t, "libpod_parent/conmon", "libpod_parent")
 	t.Cleanup(func() {
 		p.Run(t, "rm", "--force", "--all")
 		p.Run(t, "rmi", "--force", "--all")
-		// Podman leaves the parents of its cgroups, in each file system.
-		for _, name := range []string{"libpod_parent/conmon", "libpod_parent"} {
-			for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-				left, _ := filepath.Glob(pattern + name)
-				for _, folder := range left {
-					_ = os.Remove(folder) // unless another Podman uses it
-				}
-			}
-		}
 	})
 	return p
 }
