@@ -22,10 +22,13 @@ func Pair(t testing.TB) (a, b *NetNS) {
 		ns.Run(t, "ip", "addr", "add", fmt.Sprintf("fd09::%d/64", i+1), "dev", device, "nodad")
 		ns.Run(t, "ip", "link", "set", device, "up")
 	}
-	// IPv6 takes a while to be there and to know the neighbour.
+	// IPv6 takes a while to be there, and until a neighbour is known few packets wait for it:
+	// the others of a flood would be dropped.
 	a.Do(t, func() {
-		if _, err := net.DialTimeout("tcp6", "[fd09::2]:1", 10*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Error(err)
+		for _, address := range []string{"10.9.0.2:1", "[fd09::2]:1"} {
+			if _, err := net.DialTimeout("tcp", address, 10*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Error(err)
+			}
 		}
 	})
 	return a, b
