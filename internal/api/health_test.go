@@ -60,8 +60,8 @@ func TestMetrics(t *testing.T) {
 	}
 	scenarios(t, base, []scenario{
 		{name: "none", url: "/no/such/10.0.0.1", status: 404},
-		{name: "not in this way", url: "/api/storage/pins/4711", status: 405},
-		{name: "a parameter", method: "DELETE", url: "/api/storage/pins/4711", status: 404},
+		{name: "not in this way", url: "/api/storage/pins/4711471147114711", status: 405},
+		{name: "a parameter", method: "DELETE", url: "/api/storage/pins/4711471147114711", status: 404},
 		{name: "of a type", url: "/api/connections/summary?duration=60", status: 200},
 		{name: "wrong", url: "/api/connections/summary?colour=red", status: 400},
 		{name: "HEAD", method: "HEAD", url: "/api/connections/summary?duration=60", status: 200},
@@ -76,7 +76,7 @@ func TestMetrics(t *testing.T) {
 			"ebpf_server_store_flush_duration_seconds_count 3", "ebpf_server_store_flush_failures_total 1",
 			request("none", "4xx", 1), request("/api/storage/pins/:id", "4xx", 2),
 			request("/api/connections/summary", "2xx", 2), request("/api/connections/summary", "4xx", 1),
-		}, lacks: []string{"4711", "10.0.0.1"}},
+		}, lacks: []string{"4711471147114711", "10.0.0.1"}},
 		{name: "no parameters", url: "/metrics?a=b", status: 400, contains: []string{`"field":"a"`}},
 	})
 }
